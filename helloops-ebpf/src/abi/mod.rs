@@ -1,0 +1,1 @@
+//! The kernel/user ABI: every type that crosses the boundary, defined once.

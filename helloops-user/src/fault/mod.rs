@@ -1,0 +1,5 @@
+//! Faults: what they are, how they are assembled, grouped and kept.
+
+mod record;
+
+pub use record::{Argument, Caught, Fault, Kind, Location, Runtime, Signal};

@@ -1,0 +1,3 @@
+//! The `helloops` command.
+
+fn main() {}

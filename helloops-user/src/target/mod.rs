@@ -1,0 +1,1 @@
+//! What to watch: selectors, process life, and the probe sites of a binary.

@@ -1,0 +1,1 @@
+//! The test harness: builds victims, runs `helloops` on them, cleans up.

@@ -1,0 +1,3 @@
+//! `cargo xtask`: sets up, runs, tests and measures HelloOps.
+
+fn main() {}
