@@ -12,11 +12,11 @@ const LINKED: &str = "helloops-bpf";
 
 fn main() -> Result<()> {
     let toolchain = if is_linked() {
-        // aya-ebpf turns on one unstable feature. Naming that crate, rather than `1`, allows it
-        // without also making aya-build rebuild `core` from source.
+        // aya-ebpf and the programs turn on one unstable feature, inline assembly. Naming the
+        // crates, rather than `1`, allows it without making aya-build rebuild `core` from source.
         //
         // SAFETY: the build script has one thread at this point.
-        unsafe { std::env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf") };
+        unsafe { std::env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf,helloops_programs") };
         Toolchain::Custom(LINKED)
     } else {
         Toolchain::default()

@@ -1,1 +1,2 @@
 //! What to watch: selectors, process life, and the probe sites of a binary.
+pub mod glob;
