@@ -36,5 +36,9 @@ fn is_linked() -> bool {
     Command::new("rustup")
         .args(["toolchain", "list"])
         .output()
-        .is_ok_and(|list| String::from_utf8_lossy(&list.stdout).lines().any(|line| line.starts_with(LINKED)))
+        .is_ok_and(|list| {
+            String::from_utf8_lossy(&list.stdout)
+                .lines()
+                .any(|line| line.starts_with(LINKED))
+        })
 }
