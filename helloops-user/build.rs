@@ -13,10 +13,17 @@ const LINKED: &str = "helloops-bpf";
 fn main() -> Result<()> {
     let toolchain = if is_linked() {
         // aya-ebpf turns on one unstable feature. Naming that crate, rather than `1`, allows it
-        // without also making aya-build rebuild `core` from source.
-        //
-        // SAFETY: the build script has one thread at this point.
-        unsafe { std::env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf") };
+        // without also making aya-build rebuild `core` from source. The other two keep the inner
+        // build's progress from coming back as warnings on each later build; its errors still show.
+        let settings = [
+            ("RUSTC_BOOTSTRAP", "aya_ebpf"),
+            ("CARGO_TERM_QUIET", "true"),
+            ("RUSTUP_LOG", "error"),
+        ];
+        for (name, value) in settings {
+            // SAFETY: the build script has one thread at this point.
+            unsafe { std::env::set_var(name, value) };
+        }
         Toolchain::Custom(LINKED)
     } else {
         Toolchain::default()
@@ -36,5 +43,9 @@ fn is_linked() -> bool {
     Command::new("rustup")
         .args(["toolchain", "list"])
         .output()
-        .is_ok_and(|list| String::from_utf8_lossy(&list.stdout).lines().any(|line| line.starts_with(LINKED)))
+        .is_ok_and(|list| {
+            String::from_utf8_lossy(&list.stdout)
+                .lines()
+                .any(|line| line.starts_with(LINKED))
+        })
 }
