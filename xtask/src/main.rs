@@ -3,6 +3,7 @@
 //! Every verb installs what it needs first ([`setup`], [`packages`]); nothing is downloaded or
 //! built twice.
 
+mod bench;
 mod build;
 mod lint;
 mod packages;
@@ -10,6 +11,7 @@ mod run;
 mod setup;
 mod shell;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -44,6 +46,17 @@ enum Verb {
     },
     /// Check the formatting, clippy's warnings and the docs.
     Lint,
+    /// Run the kernel-facing tests on one of Debian's other kernels, in an emulated machine.
+    Vm {
+        kernel: vm::Kernel,
+        /// Run only the tests whose names contain this.
+        filter: Option<String>,
+    },
+    /// Measure what watching costs.
+    Bench {
+        #[command(subcommand)]
+        what: bench::What,
+    },
 }
 
 fn main() -> Result<ExitCode> {
@@ -53,6 +66,8 @@ fn main() -> Result<ExitCode> {
         Verb::Run { arguments } => return run::run(&arguments),
         Verb::Test { arguments } => return test::run(&arguments),
         Verb::Lint => lint::run()?,
+        Verb::Vm { kernel, filter } => return vm::run(kernel, filter.as_deref()),
+        Verb::Bench { what } => bench::run(&what)?,
     }
     Ok(ExitCode::SUCCESS)
 }
