@@ -129,6 +129,14 @@ impl Client {
         self.get(&with_query("/v1/faults", query)).await
     }
 
+    /// One fault.
+    ///
+    /// # Errors
+    /// See [`Client::status`]; also if there is no such fault, or it is no longer kept.
+    pub async fn fault(&self, id: u64) -> Result<Fault, ClientError> {
+        self.get(&format!("/v1/faults/{id}")).await
+    }
+
     /// The distributions that match.
     ///
     /// # Errors
