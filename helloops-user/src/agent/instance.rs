@@ -70,7 +70,6 @@ pub enum StartError {
 /// A running instance. Dropping it without [`Instance::finish`] leaves its threads running until
 /// the process ends; the kernel removes all programs then.
 pub struct Instance {
-    state: Arc<State>,
     selectors: Arc<Mutex<Selectors>>,
     targets: Vec<Watched>,
     stop: Arc<Stop>,
@@ -82,16 +81,15 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Loads the kernel side, starts to watch, and starts the threads.
+    /// Loads the kernel side, starts to watch, and starts the threads, which record into `state`.
     ///
     /// # Errors
     ///
     /// [`StartError`]; nothing is left behind then.
-    pub fn start(options: Options) -> Result<Self, StartError> {
+    pub fn start(options: Options, state: Arc<State>) -> Result<Self, StartError> {
         require_privileges()?;
         let names = check_names(&options.targets)?;
         let kernel = Kernel::load(&options.kernel)?;
-        let state = Arc::new(State::new(crate::histogram::DEFAULT_MEMORY, options.faults));
         state.set_features(kernel.features);
         state.set_targets(options.targets.iter().map(status).collect());
 
@@ -143,7 +141,6 @@ impl Instance {
         })?;
         let ticker = spawn("ticker", move || tick(ticker, &ticks))?;
         Ok(Self {
-            state,
             selectors,
             targets,
             stop,
@@ -153,11 +150,6 @@ impl Instance {
             investigator,
             ticker,
         })
-    }
-
-    /// What it knows.
-    pub fn state(&self) -> Arc<State> {
-        Arc::clone(&self.state)
     }
 
     /// Watches a process of the first target from its next exec on.

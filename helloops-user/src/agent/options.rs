@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use crate::{
-    fault::Limits,
     kernel::LoadOptions,
     target::{ProbePattern, Selector},
 };
@@ -28,8 +27,6 @@ pub struct Options {
     pub probes: Vec<ProbePattern>,
     /// Sizes and switches of the kernel side.
     pub kernel: LoadOptions,
-    /// Bounds of the faults that are kept.
-    pub faults: Limits,
     /// Roots of trees of separate debug files; none means `/usr/lib/debug`.
     pub debug_directories: Vec<PathBuf>,
 }
