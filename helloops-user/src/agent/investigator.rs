@@ -10,7 +10,7 @@ use super::{State, prober::Findings};
 use crate::{
     fault::{
         Capture, Chains, Description, Fault, Kind, Location, Runtime, Signal, describe, event_text,
-        is_caught, signal,
+        exception, is_caught, signal,
     },
     kernel::abi::{ExitEvent, Inode, SiteKind},
     symbol::{Frame, Mapping, Symbolizer},
@@ -94,7 +94,7 @@ impl Investigator {
     }
 
     fn fault(&mut self, capture: &Capture, mappings: &[Mapping], whose: Whose) {
-        let Some(description) = describe(capture) else {
+        let Some(mut description) = describe(capture) else {
             log::warn!("a fault with the unknown cookie {:#x}", capture.event.cookie);
             return;
         };
@@ -103,6 +103,11 @@ impl Investigator {
             return;
         }
         let stack = self.symbolizer.stack(mappings, &capture.registers(), &capture.stack);
+        if let Some(message) = terminated(capture, &stack.frames) {
+            description.kind = Kind::Exception;
+            description.runtime = Some(Runtime::Cpp);
+            description.message = message;
+        }
         let runtime = description
             .runtime
             .or_else(|| self.findings.runtime(&whose.file))
@@ -243,6 +248,17 @@ impl Investigator {
         fault.arguments = arguments(capture, &site.arguments);
         fault.message = format!("{}({})", site.function, fault.arguments.join(", "));
     }
+}
+
+/// The exception behind an `abort` that the C++ runtime calls without `std::terminate`, as it does
+/// for one that leaves a `noexcept` function.
+fn terminated(capture: &Capture, stack: &[Frame]) -> Option<String> {
+    let by_runtime = capture.site_kind() == Some(SiteKind::Abort)
+        && stack
+            .iter()
+            .filter_map(|frame| frame.function.as_deref())
+            .any(|function| function.contains("terminate"));
+    if by_runtime { exception(capture) } else { None }
 }
 
 /// The arguments of a user's site as text.

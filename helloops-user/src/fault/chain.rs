@@ -29,12 +29,15 @@ pub struct Chains {
 }
 
 impl Chains {
-    /// The fault that this capture is a consequence of: an abort, a call of `std::terminate` or a
-    /// fatal signal, below whose frame on the same stack an earlier fault's frame still stands.
+    /// The fault that this capture is a consequence of: an abort, a call of `std::terminate`, glibc's
+    /// report of a smashed stack or a fatal signal, below whose frame on the same stack an earlier fault's frame still stands.
     pub fn cause(&self, capture: &Capture) -> Option<String> {
         let follows = matches!(
             capture.site_kind()?,
-            SiteKind::Abort | SiteKind::CppTerminate | SiteKind::FatalSignal
+            SiteKind::Abort
+                | SiteKind::CppTerminate
+                | SiteKind::FortifyFail
+                | SiteKind::FatalSignal
         );
         if !follows {
             return None;

@@ -118,8 +118,9 @@ fn assertion(capture: &Capture) -> Description {
     }
 }
 
-/// The type and text of the C++ exception that was found; `None` if none was.
-fn exception(capture: &Capture) -> Option<String> {
+/// The type and text of the C++ exception that was found at `std::terminate` or `abort`; `None` if
+/// none was.
+pub fn exception(capture: &Capture) -> Option<String> {
     let [found, first, second, ..] = capture.event.numbers;
     if found == 0 {
         return None;

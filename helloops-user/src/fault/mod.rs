@@ -14,7 +14,7 @@ mod store;
 pub use capture::{Capture, Captures, Late};
 pub use caught::is_caught;
 pub use chain::Chains;
-pub use describe::{Description, describe, event_text};
+pub use describe::{Description, describe, event_text, exception};
 pub use fingerprint::fingerprint;
 pub use record::{Argument, Caught, Fault, Kind, Location, Runtime, Signal};
 pub use store::{FaultGroup, Filter, Limits, Store};
