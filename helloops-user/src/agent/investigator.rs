@@ -1,7 +1,12 @@
 //! Turns captures and exits into faults: unwinds and symbolizes stacks, finds out what followed
 //! from what, and records. Runs on a thread of its own, since symbolization takes its time.
 
-use std::{collections::VecDeque, path::PathBuf, sync::Arc};
+use std::{
+    collections::VecDeque,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
@@ -253,12 +258,17 @@ impl Investigator {
 /// The exception behind an `abort` that the C++ runtime calls without `std::terminate`, as it does
 /// for one that leaves a `noexcept` function.
 fn terminated(capture: &Capture, stack: &[Frame]) -> Option<String> {
-    let by_runtime = capture.site_kind() == Some(SiteKind::Abort)
-        && stack
-            .iter()
-            .filter_map(|frame| frame.function.as_deref())
-            .any(|function| function.contains("terminate"));
-    if by_runtime { exception(capture) } else { None }
+    if capture.site_kind() != Some(SiteKind::Abort) {
+        return None;
+    }
+    let mut callers = stack.iter().skip(1).take_while(|frame| !frame.in_app);
+    if callers.any(is_cpp_runtime) { exception(capture) } else { None }
+}
+
+fn is_cpp_runtime(frame: &Frame) -> bool {
+    let module = frame.module.as_deref().and_then(Path::file_name).and_then(OsStr::to_str);
+    module.is_some_and(|name| name.starts_with("libstdc++"))
+        || frame.function.as_deref().is_some_and(|function| function.contains("terminate"))
 }
 
 /// The arguments of a user's site as text.
