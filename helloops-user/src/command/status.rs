@@ -11,7 +11,7 @@ use super::terminal::{self, Screen, Tone, clean};
 use super::{json, loss};
 use crate::api::{Client, Status};
 
-/// What `helloops status` is asked.
+/// Show what is watched, what works on this kernel, and what was lost.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Options {
     /// Print JSON.
