@@ -105,18 +105,11 @@ fn targets(text: &mut String, status: &Status, screen: &Screen) {
         }
     }
     for (index, line) in table.lines().enumerate() {
-        let tone = if index == 0 {
-            Tone::Faint
-        } else {
-            Tone::Strong
-        };
-        let line = line.trim_end();
-        let line = if index == 0 {
-            screen.paint(tone, screen.fit(line))
-        } else {
-            screen.fit(line)
-        };
-        text.push_str(&line);
+        let line = screen.fit(line.trim_end());
+        text.push_str(&match index {
+            0 => screen.paint(Tone::Faint, line),
+            _ => line,
+        });
         text.push('\n');
     }
 }

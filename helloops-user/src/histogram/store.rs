@@ -390,6 +390,17 @@ mod tests {
                 .iter()
                 .all(|series| series.count == 120)
         );
+        // The seconds of half an hour ago are long gone; the minutes are not.
+        let half_an_hour = Query {
+            window: Some(Duration::from_secs(1_800)),
+            ..Query::default()
+        };
+        let lately = store.series(&half_an_hour, 19_999);
+        assert!(
+            lately
+                .iter()
+                .all(|series| (3_600..=3_720).contains(&series.count))
+        );
     }
 
     #[test]
