@@ -14,7 +14,7 @@ use super::{json, loss};
 use crate::api::{Client, FaultQuery, Faults, Followed};
 use crate::fault::Kind;
 
-/// What `helloops faults` is asked.
+/// Show what went wrong: one by one, by cause, or as it happens.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Options {
     /// Show only the fault with this number.

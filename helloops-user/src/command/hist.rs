@@ -14,7 +14,7 @@ use crate::api::{Client, HistogramQuery, Histograms, Window};
 /// How often `--follow` draws anew; the agent reads the kernel's counters as often.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// What `helloops hist` is asked.
+/// Show how long system calls take: a table of all, or drawn one by one.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Options {
     /// Show only targets with this name (`*` and `?` are wildcards).

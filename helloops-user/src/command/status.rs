@@ -11,7 +11,7 @@ use super::terminal::{self, Screen, Tone, clean};
 use super::{json, loss};
 use crate::api::{Client, Status};
 
-/// What `helloops status` is asked.
+/// Show what is watched, what works on this kernel, and what was lost.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Options {
     /// Print JSON.
@@ -105,18 +105,11 @@ fn targets(text: &mut String, status: &Status, screen: &Screen) {
         }
     }
     for (index, line) in table.lines().enumerate() {
-        let tone = if index == 0 {
-            Tone::Faint
-        } else {
-            Tone::Strong
-        };
-        let line = line.trim_end();
-        let line = if index == 0 {
-            screen.paint(tone, screen.fit(line))
-        } else {
-            screen.fit(line)
-        };
-        text.push_str(&line);
+        let line = screen.fit(line.trim_end());
+        text.push_str(&match index {
+            0 => screen.paint(Tone::Faint, line),
+            _ => line,
+        });
         text.push('\n');
     }
 }

@@ -16,7 +16,7 @@ use crate::api::{Client, HistogramQuery, Histograms, Status, Window};
 /// How often the table is drawn anew.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// What `helloops top` is asked.
+/// Show the busiest system calls, live.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     /// Show only targets with this name (`*` and `?` are wildcards).

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::series::Series;
 use super::syscall_name::{Call, errno_name};
 use super::tally::{Delta, Tally};
-use super::window::History;
+use super::window::{History, KeptFrom, RESOLUTIONS};
 use crate::target::NamePattern;
 
 /// The memory that a [`Store`] may take unless told otherwise.
@@ -44,7 +44,7 @@ pub struct Query {
 type NamedSeries = (Arc<str>, Option<u32>, String);
 
 /// The histories of all series within a bound of memory. Beyond it, the oldest slots of time go
-/// first; when none is left, the longest idle process's series becomes part of its target's series.
+/// first, so that each resolution keeps the same part of what it reaches back; when none is left, the longest idle process's series becomes part of its target's series.
 /// The counts since the start of a target stay exact for ever.
 #[derive(Debug)]
 pub struct Store {
@@ -52,6 +52,7 @@ pub struct Store {
     memory: usize,
     bytes: usize,
     evicted: u64,
+    kept_from: KeptFrom,
 }
 
 impl Default for Store {
@@ -68,6 +69,7 @@ impl Store {
             memory,
             bytes: 0,
             evicted: 0,
+            kept_from: KeptFrom::default(),
         }
     }
 
@@ -94,7 +96,7 @@ impl Store {
                 continue;
             }
             let tally = match query.window {
-                Some(window) => history.window(window, now),
+                Some(window) => history.window(window, now, &self.kept_from),
                 None => history.total(),
             };
             if !tally.is_empty() {
@@ -142,19 +144,41 @@ impl Store {
     fn evict(&mut self, now: u64) {
         let enough = self.memory - self.memory / 8;
         while self.bytes > enough {
-            let Some(oldest) = self.histories.values().filter_map(History::oldest).min() else {
+            let Some((resolution, oldest)) = self.most_kept(now) else {
                 break;
             };
             let before = oldest + 1 + now.saturating_sub(oldest) / 16;
+            if let Some(kept_from) = self.kept_from.get_mut(resolution) {
+                *kept_from = before.max(*kept_from);
+            }
             for history in self.histories.values_mut() {
                 self.bytes -= weight(history);
-                self.evicted += history.forget_before(before);
+                self.evicted += history.forget_before(before, resolution);
                 self.bytes += weight(history);
             }
         }
         if self.bytes > enough {
             self.fold_idle_processes(enough);
         }
+    }
+
+    /// The resolution that keeps the largest part of what it reaches back, and its oldest second.
+    fn most_kept(&self, now: u64) -> Option<(usize, u64)> {
+        let mut oldest = [None; RESOLUTIONS.len()];
+        for history in self.histories.values() {
+            for (oldest, its_oldest) in oldest.iter_mut().zip(history.oldest()) {
+                *oldest = [*oldest, its_oldest].into_iter().flatten().min();
+            }
+        }
+        let kept = oldest.into_iter().zip(RESOLUTIONS).enumerate().filter_map(
+            |(index, (oldest, resolution))| {
+                let oldest = oldest?;
+                let part = now.saturating_sub(oldest) as f64 / resolution.reach() as f64;
+                Some((part, (index, oldest)))
+            },
+        );
+        kept.max_by(|left, right| left.0.total_cmp(&right.0))
+            .map(|(_, most_kept)| most_kept)
     }
 
     fn fold_idle_processes(&mut self, enough: usize) {
@@ -365,6 +389,17 @@ mod tests {
                 .series(&minute, 19_999)
                 .iter()
                 .all(|series| series.count == 120)
+        );
+        // The seconds of half an hour ago are long gone; the minutes are not.
+        let half_an_hour = Query {
+            window: Some(Duration::from_secs(1_800)),
+            ..Query::default()
+        };
+        let lately = store.series(&half_an_hour, 19_999);
+        assert!(
+            lately
+                .iter()
+                .all(|series| (3_600..=3_720).contains(&series.count))
         );
     }
 

@@ -83,7 +83,8 @@ impl PackedTally {
             put(&mut bytes, count);
             before = slot;
         }
-        Self(bytes.into_boxed_slice())
+        // A copy of the right size: shrinking in place would leave holes all over the heap.
+        Self(Box::from(bytes.as_slice()))
     }
 
     pub(super) fn unpack(&self) -> Tally {

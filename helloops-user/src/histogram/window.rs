@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::tally::{PackedTally, Sum, Tally};
 
 /// The resolutions that are kept, finest first.
-const RESOLUTIONS: [Resolution; 3] = [
+pub(super) const RESOLUTIONS: [Resolution; 3] = [
     Resolution {
         seconds: 1,
         slots: 600,
@@ -22,11 +22,21 @@ const RESOLUTIONS: [Resolution; 3] = [
     },
 ];
 
+impl Resolution {
+    /// The seconds that all slots together reach back.
+    pub(super) fn reach(self) -> u64 {
+        self.seconds * self.slots
+    }
+}
+
 /// The longest window that can be asked for.
 pub const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// For each of [`RESOLUTIONS`] the first second whose slots are still kept.
+pub(super) type KeptFrom = [u64; RESOLUTIONS.len()];
+
 #[derive(Debug, Clone, Copy)]
-struct Resolution {
+pub(super) struct Resolution {
     /// Seconds in a slot.
     seconds: u64,
     /// Slots that are kept besides the running one.
@@ -93,20 +103,21 @@ impl History {
     }
 
     /// What was counted in the `window` that ends with second `now`, from the finest slots that
-    /// reach so far back. Slots are taken whole, so the answer may reach back further than asked
-    /// for by up to one slot. Reaches back [`LONGEST_WINDOW`] at most.
-    pub(super) fn window(&self, window: Duration, now: u64) -> Tally {
+    /// reach so far back and are all kept. Slots are taken whole, so the answer may reach back
+    /// further than asked for by up to one slot. Reaches back [`LONGEST_WINDOW`] at most, and no
+    /// further than the coarsest slots that are kept.
+    pub(super) fn window(&self, window: Duration, now: u64, kept_from: &KeptFrom) -> Tally {
         let seconds = (window.as_secs_f64().ceil() as u64).max(1);
-        let covers = |(_, resolution): &(&Ring, Resolution)| {
-            seconds <= resolution.seconds * resolution.slots
-        };
-        let mut rings = self.rings.iter().zip(RESOLUTIONS);
-        let [.., coarsest] = &self.rings;
-        let [.., coarsest_resolution] = RESOLUTIONS;
-        let (ring, resolution) = rings
-            .find(covers)
-            .unwrap_or((coarsest, coarsest_resolution));
-        let first = (now + 1).saturating_sub(seconds) / resolution.seconds;
+        let first_second = (now + 1).saturating_sub(seconds);
+        let covering = RESOLUTIONS
+            .iter()
+            .zip(kept_from)
+            .position(|(resolution, &kept_from)| {
+                seconds <= resolution.reach() && kept_from <= first_second
+            });
+        let index = covering.unwrap_or(RESOLUTIONS.len() - 1);
+        let (ring, resolution) = (&self.rings[index], RESOLUTIONS[index]);
+        let first = first_second / resolution.seconds;
         let last = now / resolution.seconds;
         let begin = ring.slots.partition_point(|slot| slot.index < first);
         let mut wanted = ring
@@ -122,32 +133,28 @@ impl History {
         sum.into_tally()
     }
 
-    /// The first second of the oldest slot of any resolution.
-    pub(super) fn oldest(&self) -> Option<u64> {
-        let starts = self
-            .rings
-            .iter()
-            .zip(RESOLUTIONS)
-            .filter_map(|(ring, resolution)| {
-                ring.slots
-                    .front()
-                    .map(|slot| slot.index * resolution.seconds)
-            });
-        starts.min()
+    /// The first second of the oldest slot of each resolution.
+    pub(super) fn oldest(&self) -> [Option<u64>; RESOLUTIONS.len()] {
+        let mut oldest = [None; RESOLUTIONS.len()];
+        for ((oldest, ring), resolution) in oldest.iter_mut().zip(&self.rings).zip(RESOLUTIONS) {
+            *oldest = ring
+                .slots
+                .front()
+                .map(|slot| slot.index * resolution.seconds);
+        }
+        oldest
     }
 
-    /// Drops all slots that start before `second` and says how many.
-    pub(super) fn forget_before(&mut self, second: u64) -> u64 {
-        let mut forgotten = 0;
-        for (ring, resolution) in self.rings.iter_mut().zip(RESOLUTIONS) {
-            let keep_from = ring
-                .slots
-                .partition_point(|slot| slot.index * resolution.seconds < second);
-            forgotten += keep_from as u64;
-            ring.drop_first(keep_from);
-            ring.slots.shrink_to(ring.slots.len() * 2);
-        }
-        forgotten
+    /// Drops the slots of one resolution that start before `second`, and says how many.
+    pub(super) fn forget_before(&mut self, second: u64, resolution: usize) -> u64 {
+        let ring = &mut self.rings[resolution];
+        let seconds = RESOLUTIONS[resolution].seconds;
+        let forgotten = ring
+            .slots
+            .partition_point(|slot| slot.index * seconds < second);
+        ring.drop_first(forgotten);
+        ring.slots.shrink_to(ring.slots.len() * 5 / 4);
+        forgotten as u64
     }
 
     /// The newest second that something was counted in.
@@ -218,6 +225,8 @@ mod tests {
     use super::*;
     use crate::histogram::tally::Delta;
 
+    /// Nothing was given up for memory.
+    const ALL: KeptFrom = [0; RESOLUTIONS.len()];
     const DAY: u64 = 24 * 60 * 60;
 
     fn tally(slot: u16, count: u64) -> Tally {
@@ -245,12 +254,12 @@ mod tests {
             history.record(second, &tally(500, 1));
         }
         for seconds in [1, 2, 59, 600] {
-            let window = history.window(Duration::from_secs(seconds), 2_999);
+            let window = history.window(Duration::from_secs(seconds), 2_999, &ALL);
             assert_eq!(window.latencies.count(), seconds);
             assert_eq!(window.errors, [(11, seconds)]);
             assert_eq!(window.unfinished, seconds);
         }
-        let fifteen_minutes = history.window(Duration::from_secs(900), 2_999);
+        let fifteen_minutes = history.window(Duration::from_secs(900), 2_999, &ALL);
         assert_eq!(fifteen_minutes.latencies.count(), 900);
         assert_eq!(history.total().latencies.count(), 2_000);
     }
@@ -262,7 +271,7 @@ mod tests {
         history.record(5 + 10 * DAY, &tally(1, 1));
         assert_eq!(
             history
-                .window(LONGEST_WINDOW, 5 + 10 * DAY)
+                .window(LONGEST_WINDOW, 5 + 10 * DAY, &ALL)
                 .latencies
                 .count(),
             1
@@ -279,21 +288,21 @@ mod tests {
         history.record(9_000, &tally(3, 1));
         assert_eq!(
             history
-                .window(Duration::from_secs(5), 10_000)
+                .window(Duration::from_secs(5), 10_000, &ALL)
                 .latencies
                 .count(),
             1
         );
         assert_eq!(
             history
-                .window(Duration::from_secs(60), 10_000)
+                .window(Duration::from_secs(60), 10_000, &ALL)
                 .latencies
                 .count(),
             2
         );
         assert_eq!(
             history
-                .window(Duration::from_secs(7_200), 10_000)
+                .window(Duration::from_secs(7_200), 10_000, &ALL)
                 .latencies
                 .count(),
             3
@@ -314,11 +323,25 @@ mod tests {
         assert!(history.bytes() < 700_000, "{} bytes", history.bytes());
         assert_eq!(
             history
-                .window(LONGEST_WINDOW, 2 * DAY - 1)
+                .window(LONGEST_WINDOW, 2 * DAY - 1, &ALL)
                 .latencies
                 .count(),
             4_000 * DAY
         );
+    }
+
+    #[test]
+    fn what_finer_slots_gave_up_comes_from_coarser_ones() {
+        let mut history = History::new(0);
+        for second in 0..10_000 {
+            history.record(second, &tally(500, 1));
+        }
+        assert!(history.forget_before(9_900, 0) > 0);
+        let kept_from = [9_900, 0, 0];
+        for (window, count) in [(60, 60), (100, 100), (120, 120), (300, 300)] {
+            let held = history.window(Duration::from_secs(window), 9_999, &kept_from);
+            assert_eq!(held.latencies.count(), count);
+        }
     }
 
     proptest! {
@@ -333,7 +356,7 @@ mod tests {
                 history.record(second, &tally(slot, count));
             }
             let now = records.iter().map(|record| record.0).max().unwrap_or(0);
-            let held = history.window(Duration::from_secs(window), now).latencies.count();
+            let held = history.window(Duration::from_secs(window), now, &ALL).latencies.count();
             prop_assert!(held >= counted(&records, window, now));
             prop_assert!(held <= counted(&records, window + 60, now));
             let everything: u64 = records.iter().map(|record| record.2).sum();
