@@ -37,7 +37,7 @@ mod symbols;
 mod unwind;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::PathBuf;
 
