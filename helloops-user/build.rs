@@ -12,11 +12,19 @@ const LINKED: &str = "helloops-bpf";
 
 fn main() -> Result<()> {
     let toolchain = if is_linked() {
-        // aya-ebpf turns on one unstable feature. Naming that crate, rather than `1`, allows it
-        // without also making aya-build rebuild `core` from source.
-        //
-        // SAFETY: the build script has one thread at this point.
-        unsafe { std::env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf") };
+        // aya-ebpf and the programs turn on one unstable feature, inline assembly. Naming the
+        // crates, rather than `1`, allows it without making aya-build rebuild `core` from source.
+        // The other two keep the inner
+        // build's progress from coming back as warnings on each later build; its errors still show.
+        let settings = [
+            ("RUSTC_BOOTSTRAP", "aya_ebpf,helloops_programs"),
+            ("CARGO_TERM_QUIET", "true"),
+            ("RUSTUP_LOG", "error"),
+        ];
+        for (name, value) in settings {
+            // SAFETY: the build script has one thread at this point.
+            unsafe { std::env::set_var(name, value) };
+        }
         Toolchain::Custom(LINKED)
     } else {
         Toolchain::default()

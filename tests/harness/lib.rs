@@ -1,1 +1,20 @@
-//! The test harness: builds victims, runs `helloops` on them, cleans up.
+//! The test harness: victims that cannot outlive a test, and `helloops` on them.
+//!
+//! A test names a victim ([`victim`]), runs it under `helloops run` ([`watch`]) or beside an agent
+//! ([`Agent`]), and looks at the report or the answers as JSON, as a user would.
+//!
+//! What gets run is found by environment variables (`HELLOOPS_BIN`, `HELLOOPS_SHOP`,
+//! `HELLOOPS_VICTIMS`), which `cargo xtask test` and `cargo xtask vm` set; without them the harness
+//! asks `cargo xtask build`, once.
+
+mod agent;
+mod artifacts;
+mod process;
+mod wait;
+mod watch;
+
+pub use agent::Agent;
+pub use artifacts::{helloops, shop, victim};
+pub use process::{Ended, Running};
+pub use wait::eventually;
+pub use watch::{Report, Watch, Watching, functions, watch};

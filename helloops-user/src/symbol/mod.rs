@@ -139,6 +139,15 @@ impl Symbolizer {
         frames
     }
 
+    /// Opens the files of these mappings while they can be opened: their names may be gone, or
+    /// another file's, when a stack in them is to be symbolized.
+    pub fn preload(&mut self, mappings: &[Mapping]) {
+        self.modules.begin();
+        for mapping in mappings {
+            self.modules.get(mapping);
+        }
+    }
+
     /// Unwinds and symbolizes.
     pub fn stack(
         &mut self,

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use memchr::memmem;
 
+use crate::kernel::abi::SiteKind;
 use crate::symbol::{FunctionSymbol, Image, SymbolTableKind, demangle};
 
 pub use pattern::{ArgumentType, PatternError, ProbePattern};
@@ -26,32 +27,6 @@ const LIKENESS: f64 = 0.75;
 
 /// `endbr64`: marks where indirect calls may land (Intel SDM, volume 2A).
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
-
-/// What it means that a site is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum SiteKind {
-    /// A Rust panic begins (`std::panicking::panic_with_hook`): the hook has not run yet, and the
-    /// location is at hand. `resume_unwind` does not come here.
-    RustBeginPanic,
-    /// A Rust panic is about to unwind or abort (`__rustc::rust_panic`): the hook has run, and the
-    /// message is formatted.
-    RustPanic,
-    /// A Rust allocation failed (`alloc::alloc::handle_alloc_error`); the process will abort.
-    RustAllocError,
-    /// C++ gives up (`std::terminate`, or the runtime's `__terminate`, which it ends in): an
-    /// exception that nothing catches, or that leaves a `noexcept` function.
-    CppTerminate,
-    /// `abort`.
-    Abort,
-    /// A failed `assert` (`__assert_fail`, `__assert_perror_fail`).
-    AssertFail,
-    /// A smashed stack (`__stack_chk_fail`).
-    StackCheckFail,
-    /// A buffer overflow that glibc caught (`__fortify_fail`).
-    FortifyFail,
-    /// A function that the user named.
-    User,
-}
 
 /// A place in a binary to put a probe at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -238,7 +213,7 @@ fn runtime_kind(symbol: &[u8]) -> Option<SiteKind> {
             b"_3std9panicking15panic_with_hook",
             b"_3std9panicking20rust_panic_with_hook",
         ]) {
-            Some(SiteKind::RustBeginPanic)
+            Some(SiteKind::RustPanicHook)
         } else if path.ends_with(b"_7___rustc10rust_panic") {
             Some(SiteKind::RustPanic)
         } else if path.ends_with(b"_5alloc5alloc18handle_alloc_error") {
@@ -253,7 +228,7 @@ fn runtime_kind(symbol: &[u8]) -> Option<SiteKind> {
             b"3std9panicking15panic_with_hook17h",
             b"3std9panicking20rust_panic_with_hook17h",
         ]) {
-            Some(SiteKind::RustBeginPanic)
+            Some(SiteKind::RustPanicHook)
         } else if rest.starts_with(b"5alloc5alloc18handle_alloc_error17h") {
             Some(SiteKind::RustAllocError)
         } else if rest == b"10__cxxabiv111__terminateEPFvvE" {
