@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use object::LittleEndian as LE;
 use object::elf;
 use object::read::elf::{
@@ -169,8 +169,10 @@ impl Image {
 
     /// Reads an open file; `path` is for messages.
     pub(super) fn from_file(file: &File, path: &Path) -> Result<Self, ImageError> {
-        // SAFETY: the map is private and only read. A file that shrinks under it raises SIGBUS on
-        // access to the lost pages; `open` documents who can bring that about.
+        // SAFETY: the map is only read. If another process shrinks the file meanwhile, reading the
+        // lost pages ends this one with SIGBUS. The kernel forbids that for a running program's
+        // file, not for a library's; but overwriting a library in place ends its users too, which
+        // is why installers replace files instead.
         let map = unsafe { Mmap::map(file) }.map_err(|source| ImageError::Read {
             path: path.to_owned(),
             source,
@@ -353,6 +355,22 @@ impl Image {
         Some(index.p_vaddr(LE))
     }
 
+    /// Gives back the memory that reading the file took; what is read again comes from the page
+    /// cache. Without this, each file that is searched from end to end counts as resident for good.
+    pub(super) fn release_pages(&self) {
+        if let Data::Mapped(map) = &self.data {
+            // SAFETY: the map is of a file and was never written to, so that its pages read the same
+            // when they come back.
+            let released = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
+            if let Err(error) = released {
+                log::debug!(
+                    "cannot release the pages of {}: {error}",
+                    self.path.display()
+                );
+            }
+        }
+    }
+
     fn sections(&self) -> SectionTable<'_, elf::FileHeader64<LE>> {
         elf::FileHeader64::<LE>::parse(self.bytes())
             .and_then(|header| header.sections(LE, self.bytes()))
@@ -426,8 +444,8 @@ impl Image {
             SymbolTableKind::Full => elf::SHT_SYMTAB,
             SymbolTableKind::Dynamic => elf::SHT_DYNSYM,
         };
-        let table: SymbolTable<'_, elf::FileHeader64<LE>> = self
-            .sections()
+        let sections = self.sections();
+        let table: SymbolTable<'_, elf::FileHeader64<LE>> = sections
             .symbols(LE, self.bytes(), table_type)
             .unwrap_or_default();
         let strings = table.strings();

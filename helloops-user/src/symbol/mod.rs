@@ -126,11 +126,15 @@ impl Symbolizer {
     /// inlined there first. What cannot be found out stays `None` in the frame.
     pub fn symbolize(&mut self, mappings: &[Mapping], addresses: &[CodeAddress]) -> Vec<Frame> {
         self.modules.begin();
+        let looked_up = self.resolved.looked_up();
         let mut frames = Vec::with_capacity(addresses.len());
         for address in addresses {
             let mapping = mapping::find(mappings, address.lookup());
             self.resolved
                 .frames(&mut self.modules, mapping, *address, &mut frames);
+        }
+        if self.resolved.looked_up() > looked_up {
+            self.modules.release_pages();
         }
         frames
     }

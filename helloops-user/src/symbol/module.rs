@@ -81,6 +81,14 @@ impl Module {
             .as_ref()
     }
 
+    /// Gives back the memory that reading the files took.
+    fn release_pages(&self) {
+        self.image.release_pages();
+        if let Some(debug_file) = self.debug_file.get().and_then(Option::as_ref) {
+            debug_file.release_pages();
+        }
+    }
+
     /// The separate debug file.
     fn debug_file(&self, options: &Options) -> Option<&Arc<Image>> {
         self.debug_file
@@ -146,6 +154,17 @@ impl Modules {
     /// Begins a new round: each module that is asked for is compared with its file once per round.
     pub(super) fn begin(&mut self) {
         self.round += 1;
+    }
+
+    /// Gives back the memory that reading files took in this round.
+    pub(super) fn release_pages(&self) {
+        let used = self.slots.iter().map(|(_, slot)| slot);
+        for module in used
+            .take_while(|slot| slot.checked == self.round)
+            .flat_map(|s| &s.module)
+        {
+            module.release_pages();
+        }
     }
 
     /// The module of a mapping, opened if need be; nothing where no file lies behind it.

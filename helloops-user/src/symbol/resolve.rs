@@ -33,6 +33,8 @@ struct Place {
 #[derive(Debug)]
 pub(super) struct Resolved {
     places: LruCache<(ModuleId, u64), Arc<[Place]>>,
+    /// How many addresses had to be looked up in files.
+    looked_up: u64,
 }
 
 impl Resolved {
@@ -40,7 +42,13 @@ impl Resolved {
         let capacity = NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN);
         Self {
             places: LruCache::new(capacity),
+            looked_up: 0,
         }
+    }
+
+    /// How many addresses had to be looked up in files, since this was made.
+    pub(super) fn looked_up(&self) -> u64 {
+        self.looked_up
     }
 
     /// Appends the frames of one address. A file that cannot be read leaves the address, the path
@@ -83,7 +91,9 @@ impl Resolved {
             return frames.push(frame);
         };
         let exact = address.saturating_add(code.address() - code.lookup());
+        let looked_up = &mut self.looked_up;
         let places = self.places.get_or_insert((module.id(), address), || {
+            *looked_up += 1;
             resolve(module, &mapping.path, address, &options).into()
         });
         for place in places.iter() {

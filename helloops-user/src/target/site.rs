@@ -28,7 +28,6 @@ const LIKENESS: f64 = 0.75;
 /// `endbr64`: marks where indirect calls may land (Intel SDM, volume 2A).
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
-
 /// A place in a binary to put a probe at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Site {
@@ -100,7 +99,7 @@ fn suggest(nearest: &[String]) -> String {
 pub fn runtime_sites(image: &Image) -> Vec<Site> {
     let mut seen = HashSet::new();
     functions(image)
-        .filter_map(|function| Some((runtime_kind(unversioned(function.name))?, function)))
+        .filter_map(|function| Some((runtime_kind(function.name)?, function)))
         .filter(|(_, function)| seen.insert(function.address))
         .filter_map(|(kind, function)| site(image, kind, &function))
         .collect()
@@ -207,9 +206,8 @@ fn demangled(function: &FunctionSymbol<'_>) -> String {
 /// Rust's symbols contain hashes that change with each toolchain, in v0 mangling (`_R…`) before
 /// the crate's name, in legacy mangling (`_ZN…17h…E`) at the end.
 fn runtime_kind(symbol: &[u8]) -> Option<SiteKind> {
-    if let Some(rest) = symbol.strip_prefix(b"_R") {
-        // Link-time optimization may append `.llvm.` and a number.
-        let path = rest.split(|byte| *byte == b'.').next()?;
+    if let Some(path) = symbol.strip_prefix(b"_R") {
+        let path = without_llvm_suffix(path);
         let ends_with = |ends: &[&[u8]]| ends.iter().any(|end| path.ends_with(end));
         return if ends_with(&[
             b"_3std9panicking15panic_with_hook",
@@ -239,7 +237,7 @@ fn runtime_kind(symbol: &[u8]) -> Option<SiteKind> {
             None
         };
     }
-    match symbol {
+    match unversioned(symbol) {
         b"rust_panic" => Some(SiteKind::RustPanic),
         b"_ZSt9terminatev" => Some(SiteKind::CppTerminate),
         b"abort" => Some(SiteKind::Abort),
@@ -247,6 +245,17 @@ fn runtime_kind(symbol: &[u8]) -> Option<SiteKind> {
         b"__stack_chk_fail" => Some(SiteKind::StackCheckFail),
         b"__fortify_fail" => Some(SiteKind::FortifyFail),
         _ => None,
+    }
+}
+
+/// Link-time optimization may append `.llvm.` and a number.
+fn without_llvm_suffix(symbol: &[u8]) -> &[u8] {
+    if !symbol.last().is_some_and(u8::is_ascii_digit) {
+        return symbol;
+    }
+    match memmem::rfind(symbol, b".llvm.") {
+        Some(at) => symbol.get(..at).unwrap_or(symbol),
+        None => symbol,
     }
 }
 

@@ -49,6 +49,10 @@ pub(crate) fn capture_at(program: &Path, signal: Signal) -> Capture {
         bytes.extend_from_slice(&page);
     }
     child.kill().expect("the victim is killed");
+    if thread != main_thread {
+        // The process can be reaped only after the threads that are traced.
+        waitpid(thread, Some(WaitPidFlag::__WALL)).expect("the thread is reaped");
+    }
     child.wait().expect("the victim is reaped");
     let registers = Registers {
         ip: raw.rip,
@@ -93,8 +97,11 @@ fn run_until(main_thread: Pid, signal: Signal) -> Pid {
                 WaitStatus::Stopped(_, stopped_by) if stopped_by == signal => return *thread,
                 WaitStatus::Stopped(_, Signal::SIGTRAP | Signal::SIGSTOP) => {
                     if !options_set {
-                        ptrace::setoptions(*thread, Options::PTRACE_O_TRACECLONE)
-                            .expect("options are set");
+                        ptrace::setoptions(
+                            *thread,
+                            Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_EXITKILL,
+                        )
+                        .expect("options are set");
                         options_set = true;
                     }
                     None

@@ -32,7 +32,7 @@ fn library(name: &str) -> Image {
 
 fn kinds(sites: &[Site]) -> Vec<SiteKind> {
     let mut kinds: Vec<SiteKind> = sites.iter().map(|site| site.kind).collect();
-    kinds.sort_unstable();
+    kinds.sort_unstable_by_key(|kind| *kind as u32);
     kinds.dedup();
     kinds
 }
@@ -54,7 +54,7 @@ fn this_rust_program_has_each_rust_site_once() {
     let sites = runtime_sites(&image);
     assert_well_placed(&image, &sites);
     for (kind, function) in [
-        (SiteKind::RustBeginPanic, "std::panicking::panic_with_hook"),
+        (SiteKind::RustPanicHook, "std::panicking::panic_with_hook"),
         (SiteKind::RustPanic, "__rustc::rust_panic"),
         (SiteKind::RustAllocError, "alloc::alloc::handle_alloc_error"),
     ] {
@@ -236,19 +236,19 @@ fn runtime_symbols_of_all_toolchains_are_known_and_lookalikes_are_not() {
     for (symbol, kind) in [
         (
             "_RNvNtCsfLfy6EI15iL_3std9panicking15panic_with_hook",
-            SiteKind::RustBeginPanic,
+            SiteKind::RustPanicHook,
         ),
         (
             "_RNvNtCsfLfy6EI15iL_3std9panicking15panic_with_hook.llvm.12345",
-            SiteKind::RustBeginPanic,
+            SiteKind::RustPanicHook,
         ),
         (
             "_ZN3std9panicking20rust_panic_with_hook17h0123456789abcdefE",
-            SiteKind::RustBeginPanic,
+            SiteKind::RustPanicHook,
         ),
         (
             "_ZN3std9panicking15panic_with_hook17h0123456789abcdefE",
-            SiteKind::RustBeginPanic,
+            SiteKind::RustPanicHook,
         ),
         (
             "_RNvCseulmdZsCeCG_7___rustc10rust_panic",
