@@ -12,11 +12,12 @@ const LINKED: &str = "helloops-bpf";
 
 fn main() -> Result<()> {
     let toolchain = if is_linked() {
-        // aya-ebpf turns on one unstable feature. Naming that crate, rather than `1`, allows it
-        // without also making aya-build rebuild `core` from source. The other two keep the inner
+        // aya-ebpf and the programs turn on one unstable feature, inline assembly. Naming the
+        // crates, rather than `1`, allows it without making aya-build rebuild `core` from source.
+        // The other two keep the inner
         // build's progress from coming back as warnings on each later build; its errors still show.
         let settings = [
-            ("RUSTC_BOOTSTRAP", "aya_ebpf"),
+            ("RUSTC_BOOTSTRAP", "aya_ebpf,helloops_programs"),
             ("CARGO_TERM_QUIET", "true"),
             ("RUSTUP_LOG", "error"),
         ];

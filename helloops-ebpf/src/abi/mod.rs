@@ -1,1 +1,61 @@
 //! The kernel/user ABI: every type that crosses the boundary, defined once.
+//!
+//! All types are `#[repr(C)]` with explicit padding, so that no byte of them is uninitialised, and
+//! hold plain numbers and byte arrays only: any bit pattern is a valid value. Times are nanoseconds
+//! of `CLOCK_MONOTONIC` where nothing else is said.
+
+mod event;
+mod layout;
+mod selector;
+mod syscall;
+
+pub use event::{
+    EventKind, ExecEvent, ExitEvent, FaultEvent, ForkEvent, Header, Registers, SiteArguments,
+    SiteKind, StackEvent, Text, TextEvent, FILENAME_BYTES, MESSAGE_BYTES, STACK_CHUNK,
+    STACK_CHUNKS_MAX, TEXTS, TEXT_BYTES,
+};
+pub use layout::{KernelLayout, ABSENT};
+pub use selector::{
+    CommGlob, Inode, SignalRecord, Watched, COMM_BYTES, COMM_GLOBS, FLAG_AWAITS_EXEC,
+    FLAG_COMPAT, FLAG_PER_PROCESS, GATE_WORDS, PID_LIMIT,
+};
+pub use syscall::{
+    bucket_slot, Call, Page, Series, CALL_NUMBERS, COMPAT_NUMBER, ERRNO_SLOTS, PAGES_PER_SERIES,
+    SCOPES, SLOTS_PER_PAGE,
+};
+
+/// Marks a type whose every byte is initialised and whose every bit pattern is valid.
+///
+/// # Safety
+///
+/// The type must be `#[repr(C)]` without implicit padding, and hold only integers, arrays of them
+/// and other `Plain` types.
+pub unsafe trait Plain: Copy + 'static {}
+
+/// What can get lost, and is then counted in the `LOST` map under this index.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// A fault event found no room in the ring buffer.
+    Fault = 0,
+    /// A piece of a stack found no room in the ring buffer.
+    Stack = 1,
+    /// A process's exec, fork or exit event found no room in the ring buffer.
+    Process = 2,
+    /// A latency was not counted, because the histogram memory is used up.
+    Histogram = 3,
+    /// A thread's call was not timed, because the table of calls in flight is full.
+    Call = 4,
+    /// A process was not watched, because the table of watched processes is full.
+    Target = 5,
+}
+
+/// How many kinds of [`Loss`] there are.
+pub const LOSSES: u32 = 6;
+
+// SAFETY: an integer.
+unsafe impl Plain for u32 {}
+// SAFETY: an integer.
+unsafe impl Plain for u64 {}
+// SAFETY: an array of integers.
+unsafe impl<const N: usize> Plain for [u8; N] {}

@@ -1,0 +1,178 @@
+//! Which processes are watched: the gate that every program asks first, and the selectors that
+//! recognise new ones at exec.
+
+use aya_ebpf::{
+    helpers::generated::{
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_probe_read_kernel_str,
+    },
+    macros::map,
+    maps::{Array, HashMap, Stack},
+};
+use helloops_ebpf::abi::{
+    COMM_BYTES, COMM_GLOBS, CommGlob, FILENAME_BYTES, FLAG_PER_PROCESS, GATE_WORDS, Inode,
+    Loss, SCOPES, Watched,
+};
+
+use crate::{
+    atomic,
+    loss::{self, MMAPABLE, NO_PREALLOC},
+};
+
+/// One bit per process id: watched or not. A dense array, because a bystander's only cost is this
+/// one look.
+#[map]
+static GATE: Array<u64> = Array::with_max_entries(GATE_WORDS, MMAPABLE);
+
+/// The watched processes by tgid.
+#[map]
+static TARGETS: HashMap<u32, Watched> = HashMap::with_max_entries(65536, NO_PREALLOC);
+
+/// Executables by file.
+#[map]
+static EXE_FILES: HashMap<Inode, Watched> = HashMap::with_max_entries(1024, NO_PREALLOC);
+
+/// Executables by the path given to execve, for files that replaced one just now.
+#[map]
+static EXE_PATHS: HashMap<[u8; FILENAME_BYTES], Watched> =
+    HashMap::with_max_entries(1024, NO_PREALLOC);
+
+/// cgroup2 ids.
+#[map]
+static CGROUPS: HashMap<u64, Watched> = HashMap::with_max_entries(1024, NO_PREALLOC);
+
+/// Patterns of thread names.
+#[map]
+static GLOBS: Array<CommGlob> = Array::with_max_entries(COMM_GLOBS, 0);
+
+/// Histogram scopes that are free, for processes with one of their own.
+#[map]
+static FREE_SCOPES: Stack<u32> = Stack::with_max_entries(SCOPES, 0);
+
+/// Whether a process is watched.
+#[inline(always)]
+pub fn is_watched(tgid: u32) -> bool {
+    match GATE.get(tgid >> 6) {
+        // Other CPUs change the word; one look at a bit of it is all that is needed.
+        Some(word) => (*word >> (tgid & 63)) & 1 != 0,
+        None => false,
+    }
+}
+
+/// Opens or closes the gate for a process.
+#[inline(always)]
+fn set_gate(tgid: u32, open: bool) {
+    if let Some(word) = GATE.get_ptr_mut(tgid >> 6) {
+        let bit = 1u64 << (tgid & 63);
+        // SAFETY: the pointer is a live, aligned element of an array map.
+        unsafe {
+            if open {
+                atomic::or_u64(word, bit);
+            } else {
+                atomic::and_u64(word, !bit);
+            }
+        }
+    }
+}
+
+/// The entry of a watched process.
+#[inline(always)]
+pub fn get(tgid: u32) -> Option<Watched> {
+    // SAFETY: entries are replaced whole; a torn read could at worst mix two entries of one tgid.
+    unsafe { TARGETS.get(tgid) }.copied()
+}
+
+/// Starts watching a process.
+#[inline(always)]
+pub fn insert(tgid: u32, watched: &Watched) -> bool {
+    if TARGETS.insert(tgid, watched, 0).is_err() {
+        loss::count(Loss::Target);
+        return false;
+    }
+    set_gate(tgid, true);
+    true
+}
+
+/// Stops watching a process.
+#[inline(always)]
+pub fn remove(tgid: u32) {
+    set_gate(tgid, false);
+    let _ = TARGETS.remove(tgid);
+}
+
+/// Gives a process its own histogram scope, where its target asks for that and one is left.
+#[inline(always)]
+pub fn own_scope(watched: &mut Watched) {
+    if watched.flags & FLAG_PER_PROCESS != 0
+        && let Ok(Some(scope)) = FREE_SCOPES.pop()
+    {
+        watched.scope = scope;
+    }
+}
+
+/// The target that selects this executable by its file, if any.
+#[inline(always)]
+pub fn by_file(file: &Inode) -> Option<Watched> {
+    // SAFETY: as for `get`.
+    unsafe { EXE_FILES.get(file) }.copied()
+}
+
+/// The target that selects the path given to execve, if any. Apart from its caller, for the path
+/// takes half of what a program has for stack.
+#[inline(never)]
+pub fn by_path(pointer: u64) -> Option<Watched> {
+    let mut path = [0u8; FILENAME_BYTES];
+    // SAFETY: the helper checks the address and bounds the copy by the buffer.
+    let read = unsafe {
+        bpf_probe_read_kernel_str(
+            path.as_mut_ptr().cast(),
+            FILENAME_BYTES as u32,
+            pointer as *const _,
+        )
+    };
+    if read <= 1 {
+        return None;
+    }
+    // SAFETY: as for `get`.
+    unsafe { EXE_PATHS.get(&path) }.copied()
+}
+
+/// The target that selects the current process's cgroup or one above it, if any.
+#[inline(always)]
+pub fn by_cgroup() -> Option<Watched> {
+    // SAFETY: the helper has no preconditions.
+    let own = unsafe { bpf_get_current_cgroup_id() };
+    // SAFETY: as for `get`.
+    if let Some(watched) = unsafe { CGROUPS.get(own) } {
+        return Some(*watched);
+    }
+    for level in 0..12 {
+        // SAFETY: the helper has no preconditions; it returns 0 below the process's own level.
+        let id = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
+        if id == 0 || id == own {
+            return None;
+        }
+        // SAFETY: as for `get`.
+        if let Some(watched) = unsafe { CGROUPS.get(id) } {
+            return Some(*watched);
+        }
+    }
+    None
+}
+
+/// The target that selects this thread name, if any.
+#[inline(never)]
+pub fn by_comm(comm: &[u8; COMM_BYTES]) -> Option<Watched> {
+    for index in 0..COMM_GLOBS {
+        let glob = GLOBS.get(index)?;
+        if glob.accept != 0 && glob.matches(comm) {
+            return Some(Watched {
+                target: glob.target,
+                scope: glob.scope,
+                flags: glob.flags,
+                reserved: 0,
+                start: 0,
+            });
+        }
+    }
+    None
+}

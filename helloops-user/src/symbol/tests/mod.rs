@@ -1,0 +1,1 @@
+//! Symbolizes real stacks: this process's own, and those of compiled victims.
