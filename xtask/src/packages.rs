@@ -67,6 +67,12 @@ pub const BPF_RUST: &[Package] = &[
     ),
 ];
 
+/// The clippy of Debian's Rust.
+pub const BPF_CLIPPY: &[Package] = &[Package::program(
+    "rust-web-clippy",
+    "/usr/bin/clippy-driver",
+)];
+
 /// What bpf-linker takes to build.
 pub const BPF_LINKER: &[Package] = &[
     Package::file("llvm-22-dev", "/usr/lib/llvm-22/include/llvm-c/Core.h"),

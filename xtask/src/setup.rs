@@ -14,7 +14,7 @@ use crate::packages::{self, BPF_LINKER, BPF_RUST, COMPILERS};
 use crate::shell;
 
 /// The toolchain's name for rustup; `helloops-user/build.rs` looks for it.
-const LINKED: &str = "helloops-bpf";
+pub const LINKED: &str = "helloops-bpf";
 /// The release that links what Debian's rustc and its LLVM 22 emit.
 const BPF_LINKER_VERSION: &str = "0.13.0";
 const LLVM: &str = "/usr/lib/llvm-22";
@@ -39,6 +39,14 @@ pub fn ensure() -> Result<()> {
         }
         Core::Nightly | Core::Missing => bail!(by_hand()),
     }
+}
+
+/// Whether the linked toolchain is the one that compiles the BPF programs.
+///
+/// # Errors
+/// When there is no rustup.
+pub fn is_linked() -> Result<bool> {
+    Ok(matches!(core_for_bpf()?, Core::Linked))
 }
 
 /// Where a `core` for BPF comes from.
