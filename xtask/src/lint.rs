@@ -41,7 +41,7 @@ fn bpf_clippy() -> Result<()> {
         shell::say("clippy for the BPF programs is left out: it comes with Debian's Rust only");
         return Ok(());
     }
-    packages::ensure(BPF_CLIPPY)?;
+    packages::ensure(&[BPF_CLIPPY])?;
     let mut clippy = Command::new("rustup");
     clippy
         .current_dir(shell::workspace())

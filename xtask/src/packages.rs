@@ -104,21 +104,13 @@ pub const BENCH: &[Package] = &[
 ///
 /// # Errors
 /// When some are missing and cannot be installed; with the commands that install them.
-pub fn ensure(packages: &[Package]) -> Result<()> {
-    let missing: Vec<&str> = packages
-        .iter()
-        .filter(|p| !p.is_there())
-        .map(|p| p.name)
-        .collect();
+pub fn ensure(lists: &[&[Package]]) -> Result<()> {
+    let missing = missing(lists);
     if missing.is_empty() {
         return Ok(());
     }
     install(&missing)?;
-    let still: Vec<&str> = packages
-        .iter()
-        .filter(|p| !p.is_there())
-        .map(|p| p.name)
-        .collect();
+    let still = self::missing(lists);
     if !still.is_empty() {
         bail!(
             "installed {}, yet what they should bring is not there",
@@ -126,6 +118,13 @@ pub fn ensure(packages: &[Package]) -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn missing(lists: &[&[Package]]) -> Vec<&'static str> {
+    let all = lists.iter().flat_map(|list| list.iter());
+    all.filter(|package| !package.is_there())
+        .map(|package| package.name)
+        .collect()
 }
 
 /// Whether apt can install anything here.

@@ -41,7 +41,7 @@ pub fn run(what: What) -> Result<()> {
     if !shell::is_root() {
         return again_as_root(what, &build::everything()?);
     }
-    packages::ensure(BENCH)?;
+    packages::ensure(&[BENCH])?;
     let built = match Built::from_environment() {
         Some(built) => built,
         None => build::everything()?,
