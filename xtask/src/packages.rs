@@ -81,10 +81,7 @@ pub const BPF_LINKER: &[Package] = &[
 ];
 
 /// Real programs that the tests make fail.
-pub const TESTS: &[Package] = &[
-    Package::program("redis-server", "redis-server"),
-    Package::program("procps", "ps"),
-];
+pub const TESTS: &[Package] = &[Package::program("redis-server", "redis-server")];
 
 /// What an emulated machine takes.
 pub const VM: &[Package] = &[
