@@ -6,7 +6,7 @@ use aya_ebpf::{
     helpers::{
         bpf_get_current_comm, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_user,
         generated::{
-            bpf_get_attach_cookie, bpf_get_current_task, bpf_get_current_task_btf,
+            bpf_copy_from_user, bpf_get_attach_cookie, bpf_get_current_task, bpf_get_current_task_btf,
             bpf_probe_read_user as raw_read_user, bpf_probe_read_user_str, bpf_task_pt_regs,
         },
     },
@@ -101,7 +101,7 @@ pub fn site(ctx: &ProbeContext) {
     if kind == SiteKind::RustPanic as u32 && complete_panic(tid, registers.di, &watched, tgid) {
         return;
     }
-    let Some(id) = report(ctx, &watched, cookie, &registers, &SignalRecord::NONE) else {
+    let Some(id) = report::<_, true>(ctx, &watched, cookie, &registers, &SignalRecord::NONE) else {
         return;
     };
     if kind == SiteKind::RustPanicHook as u32 {
@@ -216,7 +216,7 @@ pub fn signal_delivered(ctx: &RawTracePointContext) {
         process_exits(ctx.pid());
     }
     let cookie = u64::from(SiteKind::FatalSignal as u32) << 32;
-    report(ctx, &watched, cookie, &registers(&user), &signal);
+    report::<_, false>(ctx, &watched, cookie, &registers(&user), &signal);
 }
 
 /// The signal that ended a process, which is forgotten with it.
@@ -278,9 +278,13 @@ fn complete_panic(tid: u32, payload: u64, watched: &Watched, tgid: u32) -> bool 
         (*event).header = header(EventKind::Text, tgid, tid, watched);
         (*event).id = id;
         let (length, truncated) = match rust_message(payload) {
-            Some((pointer, length)) => {
-                read_bytes(&raw mut (*event).bytes, pointer, length, MESSAGE_BYTES as u64)
-            }
+            // It was just formatted, so it is in memory.
+            Some((pointer, length)) => read_bytes::<_, false>(
+                &raw mut (*event).bytes,
+                pointer,
+                length,
+                MESSAGE_BYTES as u64,
+            ),
             None => (ABSENT, 0),
         };
         (*event).length = length;
@@ -292,7 +296,7 @@ fn complete_panic(tid: u32, payload: u64, watched: &Watched, tgid: u32) -> bool 
 
 /// Sends a fault with its texts, and then its stack. `None` if there is no room.
 #[inline(never)]
-fn report<C: EbpfContext>(
+fn report<C: EbpfContext, const IS_SITE: bool>(
     ctx: &C,
     watched: &Watched,
     cookie: u64,
@@ -324,7 +328,10 @@ fn report<C: EbpfContext>(
             (*event).texts[n].truncated = 0;
             n += 1;
         }
-        details(event, cookie, registers);
+        // Its reads may sleep, which a tracepoint's program may not; a signal has no texts.
+        if IS_SITE {
+            details(event, cookie, registers);
+        }
     }
     entry.submit(NO_WAKEUP);
     copy_stack(ctx, watched, id, registers.sp, chunks);
@@ -346,7 +353,7 @@ unsafe fn details(event: *mut FaultEvent, cookie: u64, registers: &Registers) {
         if kind == SiteKind::RustPanicHook as u32 {
             // panic_with_hook(payload, vtable, location, …); Location is {pointer, length, line, column}.
             let location = registers.dx;
-            let pointer = user_word(location);
+            let pointer = constant_word(location);
             let length = user_word(location + 8);
             read_text(&raw mut (*texts)[0], pointer, length);
             let position = user_word(location + 16);
@@ -450,7 +457,7 @@ unsafe fn exception(event: *mut FaultEvent, registers: &Registers) {
     }
     let object = header + OBJECT_AFTER_HEADER;
     // std::type_info is {vtable, name}.
-    let name = user_word(user_word(header - TYPE_BEFORE_HEADER) + 8);
+    let name = constant_word(user_word(header - TYPE_BEFORE_HEADER) + 8);
     let first = user_word(object);
     let second = user_word(object + 8);
     // SAFETY: as the caller promises.
@@ -576,7 +583,23 @@ fn copy_stack<C: EbpfContext>(ctx: &C, watched: &Watched, id: u64, sp: u64, chun
     }
 }
 
-/// A word of the process's memory; 0 if it cannot be read.
+/// Brings a page of the process into memory: constants that were never used are not there yet, and
+/// there is no helper that both reads a NUL-terminated text and may wait for it.
+#[inline(always)]
+fn fault_in(address: u64) {
+    let mut byte = 0u8;
+    // SAFETY: the helper checks the address; one byte is copied into one.
+    unsafe { bpf_copy_from_user((&raw mut byte).cast(), 1, address as *const _) };
+}
+
+/// A word of the process's constants; 0 if it cannot be read.
+#[inline(always)]
+fn constant_word(address: u64) -> u64 {
+    fault_in(address);
+    user_word(address)
+}
+
+/// A word of the process's memory, if it is there; else 0.
 #[inline(always)]
 fn user_word(address: u64) -> u64 {
     // SAFETY: the helper checks the address.
@@ -593,6 +616,7 @@ unsafe fn read_string(text: *mut Text, address: u64) {
     if !is_pointer(address) {
         return;
     }
+    fault_in(address);
     // SAFETY: as the caller promises; the helper bounds the copy by the buffer.
     unsafe {
         let read = bpf_probe_read_user_str(
@@ -618,7 +642,7 @@ unsafe fn read_text(text: *mut Text, address: u64, length: u64) {
     // SAFETY: as the caller promises.
     unsafe {
         let (length, truncated) =
-            read_bytes(&raw mut (*text).bytes, address, length, TEXT_BYTES as u64);
+            read_bytes::<_, true>(&raw mut (*text).bytes, address, length, TEXT_BYTES as u64);
         (*text).length = length;
         (*text).truncated = truncated;
     }
@@ -630,7 +654,7 @@ unsafe fn read_text(text: *mut Text, address: u64, length: u64) {
 ///
 /// `buffer` lies in a reserved entry of the ring buffer, and `N` is `limit`.
 #[inline(always)]
-unsafe fn read_bytes<const N: usize>(
+unsafe fn read_bytes<const N: usize, const MAY_SLEEP: bool>(
     buffer: *mut [u8; N],
     address: u64,
     length: u64,
@@ -638,7 +662,13 @@ unsafe fn read_bytes<const N: usize>(
 ) -> (u32, u32) {
     let size = core::hint::black_box(length).min(limit) as u32;
     // SAFETY: as the caller promises; the size is within the buffer.
-    let failed = unsafe { raw_read_user(buffer.cast(), size, address as *const _) };
+    let failed = unsafe {
+        if MAY_SLEEP {
+            bpf_copy_from_user(buffer.cast(), size, address as *const _)
+        } else {
+            raw_read_user(buffer.cast(), size, address as *const _)
+        }
+    };
     if failed == 0 { (size, u32::from(length > limit)) } else { (ABSENT, 0) }
 }
 

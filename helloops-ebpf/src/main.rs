@@ -73,8 +73,9 @@ pub fn oom_victim(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A probed address is reached.
-#[uprobe]
+/// A probed address is reached. The program may sleep (Linux 6.0 and later), for the texts that it
+/// reads may lie in pages that the process has not touched yet.
+#[uprobe(sleepable)]
 pub fn site(ctx: ProbeContext) -> u32 {
     fault::site(&ctx);
     0

@@ -61,10 +61,7 @@ impl State {
     }
 
     /// Counts what a drain of the kernel's counters brought, each for its series.
-    pub fn record_latencies<'a>(
-        &self,
-        deltas: impl IntoIterator<Item = (SeriesKey, Delta<'a>)>,
-    ) {
+    pub fn record_latencies<'a>(&self, deltas: impl IntoIterator<Item = (SeriesKey, Delta<'a>)>) {
         let second = monotonic_second();
         let mut histograms = lock(&self.histograms);
         for (key, delta) in deltas {
@@ -102,7 +99,11 @@ impl State {
     /// Sets how many processes of a target live.
     pub fn set_processes(&self, target: &str, processes: u64) {
         let mut health = lock(&self.health);
-        for status in health.targets.iter_mut().filter(|status| status.name == target) {
+        for status in health
+            .targets
+            .iter_mut()
+            .filter(|status| status.name == target)
+        {
             status.processes = processes;
         }
     }
@@ -224,7 +225,12 @@ mod tests {
     fn the_status_counts_faults_by_target_and_all_losses() {
         let state = State::default();
         let selector = "exe /srv/shop/bin/shop".to_owned();
-        let target = TargetStatus { name: "shop".to_owned(), selector, processes: 0, faults: 0 };
+        let target = TargetStatus {
+            name: "shop".to_owned(),
+            selector,
+            processes: 0,
+            faults: 0,
+        };
         state.set_targets(vec![target]);
         state.set_processes("shop", 3);
         state.add_lost("events", 0);
@@ -235,7 +241,10 @@ mod tests {
         state.record_fault(sample::exit(1));
 
         let status = state.status();
-        assert_eq!((status.targets[0].processes, status.targets[0].faults), (3, 1));
+        assert_eq!(
+            (status.targets[0].processes, status.targets[0].faults),
+            (3, 1)
+        );
         assert_eq!(status.faults, 2);
         assert_eq!((status.lost["events"], status.lost["stacks"]), (2, 1));
         assert_eq!(follower.try_recv().unwrap().id, fault.id);
@@ -244,10 +253,23 @@ mod tests {
     #[test]
     fn latencies_are_found_in_a_window_that_ends_now() {
         let state = State::default();
-        let key = SeriesKey { target: "shop".into(), pid: None, call: Call(0) };
-        state.record_latencies([(key, Delta { counts: &[(300, 5)], ..Delta::default() })]);
+        let key = SeriesKey {
+            target: "shop".into(),
+            pid: None,
+            call: Call(0),
+        };
+        state.record_latencies([(
+            key,
+            Delta {
+                counts: &[(300, 5)],
+                ..Delta::default()
+            },
+        )]);
         let minute = Some(std::time::Duration::from_secs(60));
-        let series = state.series(&Query { window: minute, ..Query::default() });
+        let series = state.series(&Query {
+            window: minute,
+            ..Query::default()
+        });
         assert_eq!((series.len(), series[0].count), (1, 5));
     }
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use crate::kernel::Feature;
+
 /// Losses by cause, such as `events`, `stacks`, `mappings` or `histogram`: how often something was
 /// left out of what the instance knows. Causes without a loss may be missing.
 pub type Lost = BTreeMap<String, u64>;
@@ -41,15 +43,4 @@ pub struct TargetStatus {
     pub processes: u64,
     /// Its faults since the start.
     pub faults: u64,
-}
-
-/// Something that depends on what the kernel offers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Feature {
-    /// What it is.
-    pub name: String,
-    /// Whether it works.
-    pub available: bool,
-    /// How it works here or, where it does not, why and what to do.
-    pub detail: String,
 }

@@ -129,6 +129,14 @@ impl Client {
         self.get(&with_query("/v1/faults", query)).await
     }
 
+    /// One fault.
+    ///
+    /// # Errors
+    /// See [`Client::status`]; also if there is no such fault, or it is no longer kept.
+    pub async fn fault(&self, id: u64) -> Result<Fault, ClientError> {
+        self.get(&format!("/v1/faults/{id}")).await
+    }
+
     /// The distributions that match.
     ///
     /// # Errors
@@ -142,7 +150,10 @@ impl Client {
     /// # Errors
     /// See [`Client::status`].
     pub async fn follow_faults(&self, query: &FaultQuery) -> Result<FaultStream, ClientError> {
-        let query = FaultQuery { limit: None, ..query.clone() };
+        let query = FaultQuery {
+            limit: None,
+            ..query.clone()
+        };
         let response = self.send(&with_query("/v1/faults/stream", &query)).await?;
         Ok(FaultStream {
             client: self.clone(),
@@ -162,15 +173,20 @@ impl Client {
         };
         match timeout(TIMEOUT, answer).await {
             Ok(answer) => answer,
-            Err(_) => Err(ClientError::Timeout { path: self.path.clone() }),
+            Err(_) => Err(ClientError::Timeout {
+                path: self.path.clone(),
+            }),
         }
     }
 
     /// Sends a request and returns the head of a successful answer.
     async fn send(&self, path_and_query: &str) -> Result<Response<Incoming>, ClientError> {
-        let stream = UnixStream::connect(&self.path).await.map_err(|error| self.refused(error))?;
-        let (mut requests, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(error))?;
+        let stream = UnixStream::connect(&self.path)
+            .await
+            .map_err(|error| self.refused(error))?;
+        let (mut requests, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.broken(error))?;
         // It ends with the answer's body, or with the instance.
         tokio::spawn(connection);
         let request = Request::get(path_and_query)
@@ -181,7 +197,11 @@ impl Client {
             Ok(Ok(response)) => response,
             Ok(Err(error)) if error.is_parse() => return Err(self.foreign(error.to_string())),
             Ok(Err(error)) => return Err(self.broken(error)),
-            Err(_) => return Err(ClientError::Timeout { path: self.path.clone() }),
+            Err(_) => {
+                return Err(ClientError::Timeout {
+                    path: self.path.clone(),
+                });
+            }
         };
         if response.status() == StatusCode::OK {
             return Ok(response);
@@ -191,15 +211,25 @@ impl Client {
         match (serde_json::from_slice::<ErrorBody>(&body), version) {
             // A path or parameter that only the newer of two versions knows.
             (_, Some(theirs)) if theirs != env!("CARGO_PKG_VERSION") => {
-                Err(ClientError::OtherVersion { path: self.path.clone(), theirs })
+                Err(ClientError::OtherVersion {
+                    path: self.path.clone(),
+                    theirs,
+                })
             }
-            (Ok(body), Some(_)) => Err(ClientError::Refused { path: self.path.clone(), body }),
+            (Ok(body), Some(_)) => Err(ClientError::Refused {
+                path: self.path.clone(),
+                body,
+            }),
             _ => Err(self.foreign(format!("it says {status}"))),
         }
     }
 
     async fn read(&self, response: Response<Incoming>) -> Result<Bytes, ClientError> {
-        let body = response.into_body().collect().await.map_err(|error| self.broken(error))?;
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| self.broken(error))?;
         Ok(body.to_bytes())
     }
 
@@ -220,18 +250,25 @@ impl Client {
     }
 
     fn broken(&self, error: impl std::error::Error + Send + Sync + 'static) -> ClientError {
-        ClientError::Connection { path: self.path.clone(), source: Box::new(error) }
+        ClientError::Connection {
+            path: self.path.clone(),
+            source: Box::new(error),
+        }
     }
 
     fn foreign(&self, reason: String) -> ClientError {
-        ClientError::Foreign { path: self.path.clone(), reason }
+        ClientError::Foreign {
+            path: self.path.clone(),
+            reason,
+        }
     }
 
     fn unreadable(&self, version: Option<String>, error: &serde_json::Error) -> ClientError {
         match version {
-            Some(theirs) if theirs != env!("CARGO_PKG_VERSION") => {
-                ClientError::OtherVersion { path: self.path.clone(), theirs }
-            }
+            Some(theirs) if theirs != env!("CARGO_PKG_VERSION") => ClientError::OtherVersion {
+                path: self.path.clone(),
+                theirs,
+            },
             _ => self.foreign(error.to_string()),
         }
     }
@@ -277,10 +314,7 @@ impl FaultStream {
                         self.received.extend_from_slice(bytes);
                     }
                 }
-                // The instance was killed, or ended without ado.
-                Some(Err(error)) if error.is_incomplete_message() || error.is_body_write_aborted() => {
-                    return Ok(None);
-                }
+                Some(Err(error)) if is_end(&error) => return Ok(None),
                 Some(Err(error)) => return Err(self.client.broken(error)),
                 None => return Ok(None),
             }
@@ -292,7 +326,9 @@ impl FaultStream {
         if let Some(event) = line.strip_prefix(b"event:") {
             self.event = String::from_utf8_lossy(event.trim_ascii()).into_owned();
         }
-        let Some(data) = line.strip_prefix(b"data:") else { return Ok(None) };
+        let Some(data) = line.strip_prefix(b"data:") else {
+            return Ok(None);
+        };
         let unreadable = |error| self.client.unreadable(self.version.clone(), &error);
         match self.event.as_str() {
             "fault" => serde_json::from_slice(data)
@@ -304,6 +340,14 @@ impl FaultStream {
             _ => Ok(None),
         }
     }
+}
+
+/// Whether the instance went away in the middle of an answer that has no end of its own.
+fn is_end(error: &hyper::Error) -> bool {
+    let cause =
+        std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    let ends = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset];
+    error.is_incomplete_message() || cause.is_some_and(|cause| ends.contains(&cause.kind()))
 }
 
 fn with_query(path: &str, query: &impl Serialize) -> String {

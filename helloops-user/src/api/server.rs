@@ -67,7 +67,11 @@ impl Server {
         state: Arc<State>,
     ) -> Result<Self, SocketError> {
         let (listener, file) = socket::listen(path, group).await?;
-        Ok(Self { listener, file, state })
+        Ok(Self {
+            listener,
+            file,
+            state,
+        })
     }
 
     /// Serves until `shutdown` is ready, then closes all connections and removes the socket.
@@ -113,7 +117,10 @@ async fn serve(stream: UnixStream, router: Router) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_SIZE)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router))
+        .serve_connection(
+            TokioIo::new(Box::pin(stream)),
+            TowerToHyperService::new(router),
+        )
         .await;
     if let Err(error) = served {
         log::debug!("a connection to the API ended early: {error}");
@@ -244,7 +251,13 @@ struct Failure {
 
 impl Failure {
     fn new(status: StatusCode, error: String, next_step: &str) -> Self {
-        Self { status, body: ErrorBody { error, next_step: next_step.to_owned() } }
+        Self {
+            status,
+            body: ErrorBody {
+                error,
+                next_step: next_step.to_owned(),
+            },
+        }
     }
 
     fn no_fault(id: &str) -> Self {

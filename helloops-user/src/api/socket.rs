@@ -99,15 +99,25 @@ pub(super) async fn listen(
     let directory = match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
         Some(parent) => parent,
-        None => return Err(SocketError::NotASocket { path: path.to_owned() }),
+        None => {
+            return Err(SocketError::NotASocket {
+                path: path.to_owned(),
+            });
+        }
     };
     // Two instances that find the same stale socket must not remove each other's new one.
-    let _lock = lock_directory(directory).await.map_err(|source| {
-        SocketError::Directory { path: directory.to_owned(), source }
-    })?;
+    let _lock = lock_directory(directory)
+        .await
+        .map_err(|source| SocketError::Directory {
+            path: directory.to_owned(),
+            source,
+        })?;
     make_way(path).await?;
 
-    let failed = |source| SocketError::Listen { path: path.to_owned(), source };
+    let failed = |source| SocketError::Listen {
+        path: path.to_owned(),
+        source,
+    };
     let listener = UnixListener::bind(path).map_err(failed)?;
     let created = fs::symlink_metadata(path).map_err(failed)?;
     let file = SocketFile {
@@ -126,8 +136,11 @@ pub(super) async fn listen(
 }
 
 async fn lock_directory(directory: &Path) -> io::Result<Flock<File>> {
-    if !directory.exists() {
-        DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+    if !directory.is_dir() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(directory)?;
         // The umask may have taken from the mode.
         fs::set_permissions(directory, Permissions::from_mode(0o755))?;
     }
@@ -149,12 +162,17 @@ async fn lock_directory(directory: &Path) -> io::Result<Flock<File>> {
 
 /// Removes the socket of an instance that is gone.
 async fn make_way(path: &Path) -> Result<(), SocketError> {
-    let failed = |source| SocketError::Listen { path: path.to_owned(), source };
+    let failed = |source| SocketError::Listen {
+        path: path.to_owned(),
+        source,
+    };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
         Ok(there) if !there.file_type().is_socket() => {
-            return Err(SocketError::NotASocket { path: path.to_owned() });
+            return Err(SocketError::NotASocket {
+                path: path.to_owned(),
+            });
         }
         Ok(_) => {}
     }
@@ -172,9 +190,10 @@ async fn make_way(path: &Path) -> Result<(), SocketError> {
             }
         }
         // A full backlog, or no permission: somebody may be there.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            Err(SocketError::Taken { path: path.to_owned(), pid: None })
-        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SocketError::Taken {
+            path: path.to_owned(),
+            pid: None,
+        }),
         Err(error) => Err(failed(error)),
     }
 }
@@ -187,7 +206,9 @@ impl Admission {
     /// Whether the process at the other end is root, runs as the instance's own user, or is in the
     /// socket's group. The file's mode says the same, but somebody may have changed that.
     pub(super) fn admits(self, stream: &UnixStream) -> bool {
-        let Ok(peer) = stream.peer_cred() else { return false };
+        let Ok(peer) = stream.peer_cred() else {
+            return false;
+        };
         peer.uid() == 0
             || peer.uid() == self.own_uid
             || peer.gid() == self.group

@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use crate::agent::{Feature, Lost, Status, TargetStatus};
 use crate::agent::State;
+pub use crate::agent::{Feature, Lost, Status, TargetStatus};
 pub use crate::fault::FaultGroup;
 use crate::fault::{Fault, Filter, Kind};
 use crate::histogram::{LONGEST_WINDOW, Query, Series};
@@ -50,7 +50,10 @@ pub struct Histograms {
 impl Histograms {
     /// The distributions of an instance that match.
     pub fn of(state: &State, query: &Query) -> Self {
-        Self { series: state.series(query), lost: state.lost() }
+        Self {
+            series: state.series(query),
+            lost: state.lost(),
+        }
     }
 }
 
@@ -197,8 +200,9 @@ impl std::str::FromStr for Window {
     type Err = WindowError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let length: SignedDuration =
-            text.parse().map_err(|_| WindowError::Unreadable(text.to_owned()))?;
+        let length: SignedDuration = text
+            .parse()
+            .map_err(|_| WindowError::Unreadable(text.to_owned()))?;
         u32::try_from(length.as_secs())
             .ok()
             .filter(|&seconds| seconds >= 1 && u64::from(seconds) <= LONGEST_WINDOW.as_secs())
@@ -223,7 +227,11 @@ impl From<Window> for String {
 
 impl std::fmt::Display for Window {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let units = [(self.0 / 3_600, 'h'), (self.0 / 60 % 60, 'm'), (self.0 % 60, 's')];
+        let units = [
+            (self.0 / 3_600, 'h'),
+            (self.0 / 60 % 60, 'm'),
+            (self.0 % 60, 's'),
+        ];
         for (amount, unit) in units.into_iter().filter(|&(amount, _)| amount > 0) {
             write!(formatter, "{amount}{unit}")?;
         }
@@ -247,7 +255,10 @@ mod tests {
             assert!(text.parse::<Window>().is_err(), "{text}");
         }
         for text in ["0s", "25h", "500ms", "4294967297s"] {
-            assert_eq!(text.parse::<Window>(), Err(WindowError::OutOfRange(text.to_owned())));
+            assert_eq!(
+                text.parse::<Window>(),
+                Err(WindowError::OutOfRange(text.to_owned()))
+            );
         }
     }
 
@@ -257,7 +268,13 @@ mod tests {
         assert_eq!(code, serde_json::json!({"code": 3}));
         let signal = serde_json::json!({"signal": 11, "core": true});
         let exit: Exit = serde_json::from_value(signal).unwrap();
-        assert_eq!(exit, Exit::Signal { signal: 11, core: true });
+        assert_eq!(
+            exit,
+            Exit::Signal {
+                signal: 11,
+                core: true
+            }
+        );
     }
 
     #[test]
@@ -269,7 +286,10 @@ mod tests {
             ..HistogramQuery::default()
         };
         let text = serde_urlencoded::to_string(&query).unwrap();
-        assert_eq!(serde_urlencoded::from_str::<HistogramQuery>(&text).unwrap(), query);
+        assert_eq!(
+            serde_urlencoded::from_str::<HistogramQuery>(&text).unwrap(),
+            query
+        );
         assert!(serde_urlencoded::from_str::<FaultQuery>("targte=shop").is_err());
     }
 }

@@ -76,9 +76,15 @@ fn without_details(message: &str) -> String {
             class.push_str("\"\"");
             rest = after;
         } else if first.is_alphanumeric() {
-            let end = rest.find(|letter: char| !letter.is_alphanumeric()).unwrap_or(rest.len());
+            let end = rest
+                .find(|letter: char| !letter.is_alphanumeric())
+                .unwrap_or(rest.len());
             let (word, after) = rest.split_at(end);
-            class.push_str(if word.contains(|c: char| c.is_ascii_digit()) { "0" } else { word });
+            class.push_str(if word.contains(|c: char| c.is_ascii_digit()) {
+                "0"
+            } else {
+                word
+            });
             rest = after;
         } else {
             class.push(first);

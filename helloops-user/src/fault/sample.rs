@@ -21,14 +21,50 @@ pub fn panic() -> Fault {
     };
     let std_panicking = "/rustc/1234/library/std/src/panicking.rs";
     let mut stack = vec![
-        frame(0, "std::panicking::begin_panic_handler", std_panicking, 697, false),
-        frame(1, "core::panicking::panic_fmt", "/rustc/1234/library/core/src/panicking.rs", 75, false),
+        frame(
+            0,
+            "std::panicking::begin_panic_handler",
+            std_panicking,
+            697,
+            false,
+        ),
+        frame(
+            1,
+            "core::panicking::panic_fmt",
+            "/rustc/1234/library/core/src/panicking.rs",
+            75,
+            false,
+        ),
         frame(2, "shop::billing::validate", "src/billing.rs", 42, true),
         frame(3, "shop::billing::charge", "src/billing.rs", 17, true),
-        frame(4, "shop::checkout::{closure#0}", "src/checkout.rs", 108, true),
-        frame(5, "std::sys::backtrace::__rust_begin_short_backtrace", std_panicking, 152, false),
-        frame(6, "std::thread::lifecycle::spawn_unchecked::{closure#1}", std_panicking, 60, false),
-        frame(7, "std::sys::thread::unix::Thread::new::thread_start", std_panicking, 118, false),
+        frame(
+            4,
+            "shop::checkout::{closure#0}",
+            "src/checkout.rs",
+            108,
+            true,
+        ),
+        frame(
+            5,
+            "std::sys::backtrace::__rust_begin_short_backtrace",
+            std_panicking,
+            152,
+            false,
+        ),
+        frame(
+            6,
+            "std::thread::lifecycle::spawn_unchecked::{closure#1}",
+            std_panicking,
+            60,
+            false,
+        ),
+        frame(
+            7,
+            "std::sys::thread::unix::Thread::new::thread_start",
+            std_panicking,
+            118,
+            false,
+        ),
     ];
     stack[2].inlined = true;
     Fault {
@@ -36,7 +72,11 @@ pub fn panic() -> Fault {
         kind: Kind::Panic,
         runtime: Runtime::Rust,
         message: "order 47: price must be positive".to_owned(),
-        location: Some(Location { file: PathBuf::from("src/billing.rs"), line: 42, column: Some(9) }),
+        location: Some(Location {
+            file: PathBuf::from("src/billing.rs"),
+            line: 42,
+            column: Some(9),
+        }),
         target: "shop".to_owned(),
         pid: 4711,
         tid: 4715,
@@ -100,7 +140,10 @@ pub fn segfault() -> Fault {
             sender_pid: None,
             sender_comm: None,
         }),
-        stack: vec![frame(0x40_1136, Some("crash"), 16), frame(0x40_1200, None, 0x1200)],
+        stack: vec![
+            frame(0x40_1136, Some("crash"), 16),
+            frame(0x40_1200, None, 0x1200),
+        ],
         stack_truncated: Some("the copy of the stack ended here".to_owned()),
         ..panic()
     }

@@ -24,7 +24,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { faults: 1_000, groups: 200, memory: 24 << 20 }
+        Self {
+            faults: 1_000,
+            groups: 200,
+            memory: 24 << 20,
+        }
     }
 }
 
@@ -60,7 +64,10 @@ impl Filter {
     /// Whether a fault is one of those that are meant.
     pub fn matches(&self, fault: &Fault) -> bool {
         self.kind.is_none_or(|kind| kind == fault.kind)
-            && self.target.as_ref().is_none_or(|target| target.matches(&fault.target))
+            && self
+                .target
+                .as_ref()
+                .is_none_or(|target| target.matches(&fault.target))
     }
 }
 
@@ -91,7 +98,10 @@ struct Group {
 impl Store {
     /// An empty store.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, ..Self::default() }
+        Self {
+            limits,
+            ..Self::default()
+        }
     }
 
     /// Keeps a fault, and fills in its `id`, `fingerprint` and `count`.
@@ -100,13 +110,18 @@ impl Store {
         let number = self.last_number;
         fault.id = number.to_string();
         fault.fingerprint = fingerprint(&fault);
-        fault.count = self.groups.get(&fault.fingerprint).map_or(1, |group| group.count + 1);
+        fault.count = self
+            .groups
+            .get(&fault.fingerprint)
+            .map_or(1, |group| group.count + 1);
         let fault = Arc::new(fault);
         self.group(number, &fault);
         self.memory += memory_of(&fault);
         self.recent.push_back((number, Arc::clone(&fault)));
         while self.recent.len() > self.limits.faults || self.memory > self.limits.memory {
-            let Some((_, oldest)) = self.recent.pop_front() else { break };
+            let Some((_, oldest)) = self.recent.pop_front() else {
+                break;
+            };
             self.memory -= memory_of(&oldest);
             self.dropped_faults += 1;
         }
@@ -143,8 +158,13 @@ impl Store {
         if let Some(place) = self.place(id) {
             return self.recent.get(place).map(|(_, fault)| Arc::clone(fault));
         }
-        let kept = self.groups.values().flat_map(|group| [&group.first, &group.latest]);
-        kept.into_iter().find(|fault| fault.id == id).map(Arc::clone)
+        let kept = self
+            .groups
+            .values()
+            .flat_map(|group| [&group.first, &group.latest]);
+        kept.into_iter()
+            .find(|fault| fault.id == id)
+            .map(Arc::clone)
     }
 
     /// The kept faults that match, oldest first.
@@ -161,10 +181,15 @@ impl Store {
 
     /// The groups whose faults match, the one seen latest last.
     pub fn groups(&self, filter: &Filter) -> Vec<FaultGroup> {
-        let mut groups: Vec<_> =
-            self.groups.iter().filter(|(_, group)| filter.matches(&group.latest)).collect();
+        let mut groups: Vec<_> = self
+            .groups
+            .iter()
+            .filter(|(_, group)| filter.matches(&group.latest))
+            .collect();
         groups.sort_unstable_by_key(|(_, group)| group.latest_number);
-        let skipped = groups.len().saturating_sub(filter.limit.unwrap_or(usize::MAX));
+        let skipped = groups
+            .len()
+            .saturating_sub(filter.limit.unwrap_or(usize::MAX));
         let show = |(fingerprint, group): (&String, &Group)| FaultGroup {
             fingerprint: fingerprint.clone(),
             count: group.count,
@@ -199,7 +224,10 @@ impl Store {
             return;
         }
         if self.groups.len() >= self.limits.groups {
-            let by_age = self.groups.iter().min_by_key(|(_, group)| group.latest_number);
+            let by_age = self
+                .groups
+                .iter()
+                .min_by_key(|(_, group)| group.latest_number);
             if let Some(oldest) = by_age.map(|(fingerprint, _)| fingerprint.clone()) {
                 self.groups.remove(&oldest);
                 self.dropped_groups += 1;
@@ -217,22 +245,34 @@ impl Store {
     /// Where in the recent faults one is.
     fn place(&self, id: &str) -> Option<usize> {
         let number: u64 = id.parse().ok()?;
-        self.recent.binary_search_by_key(&number, |&(number, _)| number).ok()
+        self.recent
+            .binary_search_by_key(&number, |&(number, _)| number)
+            .ok()
     }
 }
 
 /// The memory that a fault takes, as near as it can be known.
 fn memory_of(fault: &Fault) -> usize {
     let frame = |frame: &Frame| {
-        let path = |path: &Option<std::path::PathBuf>| path.as_ref().map_or(0, |path| path.capacity());
+        let path =
+            |path: &Option<std::path::PathBuf>| path.as_ref().map_or(0, |path| path.capacity());
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::capacity);
         path(&frame.module) + path(&frame.file) + text(&frame.build_id) + text(&frame.function)
     };
-    let texts = [&fault.message, &fault.target, &fault.comm, &fault.fingerprint];
+    let texts = [
+        &fault.message,
+        &fault.target,
+        &fault.comm,
+        &fault.fingerprint,
+    ];
     size_of::<Fault>()
         + texts.iter().map(|text| text.capacity()).sum::<usize>()
         + fault.exe.capacity()
-        + fault.arguments.iter().map(|text| size_of::<String>() + text.capacity()).sum::<usize>()
+        + fault
+            .arguments
+            .iter()
+            .map(|text| size_of::<String>() + text.capacity())
+            .sum::<usize>()
         + fault.stack.capacity() * size_of::<Frame>()
         + fault.stack.iter().map(frame).sum::<usize>()
 }
@@ -257,8 +297,14 @@ mod tests {
         assert_eq!(groups.len(), 2);
         let panics = groups.last().unwrap();
         assert_eq!(panics.count, 2);
-        assert_eq!((&panics.first.id, &panics.latest.id), (&first.id, &second.id));
-        let exits = store.groups(&Filter { kind: Some(Kind::Exit), ..Filter::default() });
+        assert_eq!(
+            (&panics.first.id, &panics.latest.id),
+            (&first.id, &second.id)
+        );
+        let exits = store.groups(&Filter {
+            kind: Some(Kind::Exit),
+            ..Filter::default()
+        });
         assert_eq!(exits.len(), 1);
     }
 
@@ -267,18 +313,26 @@ mod tests {
         let mut store = Store::default();
         let first = store.record(sample::panic());
         store.record(sample::panic());
-        let changed = store.update(&first.id, |fault| fault.caught = Some(true)).unwrap();
+        let changed = store
+            .update(&first.id, |fault| fault.caught = Some(true))
+            .unwrap();
         assert_eq!(changed.caught, Some(true));
         assert_eq!(store.recent(&Filter::default())[0].caught, Some(true));
         let groups = store.groups(&Filter::default());
-        assert_eq!((groups[0].first.caught, groups[0].latest.caught), (Some(true), None));
+        assert_eq!(
+            (groups[0].first.caught, groups[0].latest.caught),
+            (Some(true), None)
+        );
         assert!(store.update("4000", |_| ()).is_none());
         assert!(store.update("no number", |_| ()).is_none());
     }
 
     #[test]
     fn the_oldest_faults_go_and_their_groups_stay() {
-        let mut store = Store::new(Limits { faults: 3, ..Limits::default() });
+        let mut store = Store::new(Limits {
+            faults: 3,
+            ..Limits::default()
+        });
         let first = store.record(sample::panic());
         for _ in 0..5 {
             store.record(sample::exit(3));
@@ -286,19 +340,28 @@ mod tests {
         assert_eq!(store.recent(&Filter::default()).len(), 3);
         assert_eq!((store.dropped_faults(), store.total()), (3, 6));
         assert_eq!(store.get(&first.id).unwrap().id, first.id);
-        let changed = store.update(&first.id, |fault| fault.caught = Some(false)).unwrap();
+        let changed = store
+            .update(&first.id, |fault| fault.caught = Some(false))
+            .unwrap();
         assert_eq!(store.get(&first.id).unwrap(), changed);
     }
 
     #[test]
     fn groups_and_memory_are_bounded() {
-        let mut store = Store::new(Limits { groups: 2, memory: 100_000, ..Limits::default() });
+        let mut store = Store::new(Limits {
+            groups: 2,
+            memory: 100_000,
+            ..Limits::default()
+        });
         for code in 1..=3 {
             store.record(sample::exit(code));
         }
         assert_eq!(store.dropped_groups(), 1);
-        let codes: Vec<_> =
-            store.groups(&Filter::default()).iter().map(|group| group.latest.exit_code).collect();
+        let codes: Vec<_> = store
+            .groups(&Filter::default())
+            .iter()
+            .map(|group| group.latest.exit_code)
+            .collect();
         assert_eq!(codes, [Some(2), Some(3)]);
 
         let mut long = sample::panic();
@@ -318,8 +381,15 @@ mod tests {
         for code in 1..=5 {
             store.record(sample::exit(code));
         }
-        let latest = Filter { limit: Some(2), ..Filter::default() };
-        let codes: Vec<_> = store.recent(&latest).iter().map(|fault| fault.exit_code).collect();
+        let latest = Filter {
+            limit: Some(2),
+            ..Filter::default()
+        };
+        let codes: Vec<_> = store
+            .recent(&latest)
+            .iter()
+            .map(|fault| fault.exit_code)
+            .collect();
         assert_eq!(codes, [Some(4), Some(5)]);
         assert_eq!(store.groups(&latest).len(), 2);
     }

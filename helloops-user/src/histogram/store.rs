@@ -40,6 +40,9 @@ pub struct Query {
     pub window: Option<Duration>,
 }
 
+/// Target, process and call, as they are shown.
+type NamedSeries = (Arc<str>, Option<u32>, String);
+
 /// The histories of all series within a bound of memory. Beyond it, the oldest slots of time go
 /// first; when none is left, the longest idle process's series becomes part of its target's series.
 /// The counts since the start of a target stay exact for ever.
@@ -84,7 +87,7 @@ impl Store {
     /// same clock as [`Store::record`]'s. Series without a call in the window are left out.
     pub fn series(&self, query: &Query, now: u64) -> Vec<Series> {
         // By name, since a target can make the same call by a 64-bit and by a 32-bit number.
-        let mut tallies: BTreeMap<(Arc<str>, Option<u32>, String), (Call, Tally)> = BTreeMap::new();
+        let mut tallies: BTreeMap<NamedSeries, (Call, Tally)> = BTreeMap::new();
         for (key, history) in &self.histories {
             let name = key.call.name();
             if !query.matches(key, &name) {

@@ -1,5 +1,8 @@
 //! What one system call did in one stretch of time, and the few bytes it is stored in.
 
+use std::collections::BTreeMap;
+
+use super::bucket;
 use super::distribution::{Distribution, merge_sorted};
 
 /// What a drain of the kernel's counters adds to one series.
@@ -84,24 +87,11 @@ impl PackedTally {
     }
 
     pub(super) fn unpack(&self) -> Tally {
-        let mut rest = &self.0[..];
-        let unfinished = take(&mut rest).unwrap_or(0);
-        let errnos = take(&mut rest).unwrap_or(0);
-        let mut errors = Vec::new();
-        let mut errno = 0_i32;
-        for _ in 0..errnos {
-            let (Some(gap), Some(count)) = (take(&mut rest), take(&mut rest)) else {
-                break;
-            };
-            errno = errno.wrapping_add((gap as u32).cast_signed());
-            errors.push((errno, count));
-        }
-        let mut counts = Vec::new();
-        let mut slot = 0_u16;
-        while let (Some(gap), Some(count)) = (take(&mut rest), take(&mut rest)) {
-            slot = slot.saturating_add(gap as u16);
-            counts.push((slot, count));
-        }
+        let (mut errors, mut counts) = (Vec::new(), Vec::new());
+        let unfinished = self.read(
+            |errno, count| errors.push((errno, count)),
+            |slot, count| counts.push((slot, count)),
+        );
         Tally {
             latencies: Distribution::new(&counts),
             errors,
@@ -109,9 +99,74 @@ impl PackedTally {
         }
     }
 
+    /// Passes on each errno and each slot with its count, and returns the unfinished calls.
+    fn read(&self, mut error: impl FnMut(i32, u64), mut slot: impl FnMut(u16, u64)) -> u64 {
+        let mut rest = &self.0[..];
+        let unfinished = take(&mut rest).unwrap_or(0);
+        let errnos = take(&mut rest).unwrap_or(0);
+        let mut errno = 0_i32;
+        for _ in 0..errnos {
+            let (Some(gap), Some(count)) = (take(&mut rest), take(&mut rest)) else {
+                break;
+            };
+            errno = errno.wrapping_add((gap as u32).cast_signed());
+            error(errno, count);
+        }
+        let mut number = 0_u16;
+        while let (Some(gap), Some(count)) = (take(&mut rest), take(&mut rest)) {
+            number = number.saturating_add(gap as u16);
+            slot(number, count);
+        }
+        unfinished
+    }
+
     /// The bytes on the heap.
     pub(super) fn bytes(&self) -> usize {
         self.0.len()
+    }
+}
+
+/// Adds up many tallies, in time that does not grow with what was added before.
+#[derive(Debug)]
+pub(super) struct Sum {
+    /// By slot.
+    counts: Vec<u64>,
+    errors: BTreeMap<i32, u64>,
+    unfinished: u64,
+}
+
+impl Sum {
+    pub(super) fn new() -> Self {
+        Self {
+            counts: vec![0; usize::from(bucket::SLOTS)],
+            errors: BTreeMap::new(),
+            unfinished: 0,
+        }
+    }
+
+    pub(super) fn add(&mut self, tally: &PackedTally) {
+        let (counts, errors) = (&mut self.counts, &mut self.errors);
+        let unfinished = tally.read(
+            |errno, count| {
+                let sum = errors.entry(errno).or_insert(0);
+                *sum = sum.saturating_add(count);
+            },
+            |slot, count| {
+                if let Some(sum) = counts.get_mut(usize::from(slot)) {
+                    *sum = sum.saturating_add(count);
+                }
+            },
+        );
+        self.unfinished = self.unfinished.saturating_add(unfinished);
+    }
+
+    pub(super) fn into_tally(self) -> Tally {
+        let counts: Vec<(u16, u64)> = (0..).zip(self.counts).collect();
+        Tally {
+            latencies: Distribution::new(&counts),
+            errors: self.errors.into_iter().collect(),
+            unfinished: self.unfinished,
+        }
     }
 }
 
@@ -153,6 +208,21 @@ mod tests {
         ) {
             let tally = Tally::new(&Delta { counts: &counts, errors: &errors, unfinished });
             prop_assert_eq!(PackedTally::new(&tally).unpack(), tally);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_sum_is_what_merging_gives(
+            drains in vec((vec((0..SLOTS, 0_u64..1_000), 0..20), vec((1..40, 1_u64..9), 0..4)), 0..8),
+        ) {
+            let (mut sum, mut merged) = (Sum::new(), Tally::default());
+            for (counts, errors) in &drains {
+                let tally = Tally::new(&Delta { counts, errors, unfinished: 1 });
+                sum.add(&PackedTally::new(&tally));
+                merged.merge(&tally);
+            }
+            prop_assert_eq!(sum.into_tally(), merged);
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::tally::{PackedTally, Tally};
+use super::tally::{PackedTally, Sum, Tally};
 
 /// The resolutions that are kept, finest first.
 const RESOLUTIONS: [Resolution; 3] = [
@@ -108,15 +108,18 @@ impl History {
             .unwrap_or((coarsest, coarsest_resolution));
         let first = (now + 1).saturating_sub(seconds) / resolution.seconds;
         let last = now / resolution.seconds;
-        let mut sum = Tally::default();
-        for slot in ring
+        let begin = ring.slots.partition_point(|slot| slot.index < first);
+        let mut wanted = ring
             .slots
-            .iter()
-            .filter(|slot| (first..=last).contains(&slot.index))
-        {
-            sum.merge(&slot.tally.unpack());
+            .range(begin..)
+            .take_while(|slot| slot.index <= last)
+            .peekable();
+        if wanted.peek().is_none() {
+            return Tally::default();
         }
-        sum
+        let mut sum = Sum::new();
+        wanted.for_each(|slot| sum.add(&slot.tally));
+        sum.into_tally()
     }
 
     /// The first second of the oldest slot of any resolution.

@@ -90,7 +90,17 @@ pub struct Kernel {
     /// What works and what does not.
     pub features: Vec<Feature>,
     /// The programs' own debug lines, when asked for.
-    pub log: Option<EbpfLogger<&'static dyn log::Log>>,
+    pub log: Option<KernelLog>,
+}
+
+/// The programs' own debug lines.
+pub struct KernelLog(EbpfLogger<&'static dyn log::Log>);
+
+impl KernelLog {
+    /// Writes the lines that have come in to the log.
+    pub fn flush(&mut self) {
+        self.0.flush();
+    }
 }
 
 /// The programs' counters of what got lost.
@@ -144,12 +154,12 @@ impl Kernel {
                 None
             }
         };
-        let log = options.kernel_log.then(|| EbpfLogger::init(&mut ebpf)).transpose().unwrap_or_else(
-            |error| {
-                log::warn!("the programs' own log lines cannot be read: {error}");
-                None
-            },
-        );
+        let log = options.kernel_log.then(|| EbpfLogger::init(&mut ebpf)).transpose();
+        let log = log.unwrap_or_else(|error| {
+            log::warn!("the programs' own log lines cannot be read: {error}");
+            None
+        });
+        let log = log.map(KernelLog);
         let series = (take_data(&mut ebpf, "SERIES")?, options.series);
         let pages = (take_data(&mut ebpf, "PAGES")?, options.pages);
         let counters = Counters::new(CounterMaps {

@@ -4,7 +4,12 @@
 //! The source is the kernel's own stream of `PERF_RECORD_MMAP2` records (perf_event_open(2)) of all
 //! processes, one buffer per CPU. It costs nothing but at executable mappings.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use perf_event::{
     Builder, Sampler, SampleFlag,
@@ -92,12 +97,19 @@ impl Mappings {
                     .task(true)
                     .sample_id_all(true)
                     .sample(SampleFlag::TIME)
+                    .wakeup_watermark(BUFFER_BYTES / 2)
                     .clockid(perf_event::Clock::MONOTONIC)
                     .enabled(true);
                 builder.build()?.sampled(BUFFER_BYTES)
             })
             .collect::<io::Result<Vec<_>>>()?;
         Ok(Self { samplers })
+    }
+
+    /// What becomes readable when buffers fill up.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        // SAFETY: the descriptor is open as long as its sampler lives.
+        self.samplers.iter().map(|sampler| unsafe { BorrowedFd::borrow_raw(sampler.as_raw_fd()) })
     }
 
     /// Takes all records, in the order of their times (ns of `CLOCK_MONOTONIC`).

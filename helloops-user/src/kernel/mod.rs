@@ -21,7 +21,7 @@ pub use counter::{Counters, Delta, InFlight};
 pub use event::{Events, Observation};
 pub use feature::Feature;
 pub use layout::Btf;
-pub use load::{Kernel, LoadError, LoadOptions, Lost};
+pub use load::{Kernel, KernelLog, LoadError, LoadOptions, Lost};
 pub use mapping::{MappedFile, MappingEvent, Mappings};
 pub use privilege::{PrivilegeError, missing_capabilities, require_privileges};
 pub use probe::{ProbeError, ProbeHandle, Probes};

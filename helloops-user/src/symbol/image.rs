@@ -111,6 +111,9 @@ pub struct FunctionSymbol<'a> {
     pub size: u64,
     /// Whether it is visible outside its file, rather than `static`.
     pub global: bool,
+    /// Whether calls go elsewhere: the code at the address only chooses among implementations
+    /// (`STT_GNU_IFUNC`).
+    pub indirect: bool,
 }
 
 #[derive(Debug)]
@@ -242,8 +245,7 @@ impl Image {
             .filter_map(|segment| segment.dynamic(LE, bytes).ok().flatten())
             .flatten()
             .any(|entry| {
-                entry.d_tag(LE) == elf::DT_FLAGS_1
-                    && entry.d_val(LE) & u64::from(elf::DF_1_PIE.0) != 0
+                entry.d_tag(LE) == elf::DT_FLAGS_1 && entry.d_val(LE) & elf::DF_1_PIE.0 != 0
             });
         let executable = header.e_type(LE) == elf::ET_EXEC || position_independent_executable;
 
@@ -306,18 +308,21 @@ impl Image {
             .checked_add(file_offset - segment.file_offset)
     }
 
-    /// The file offset of what is loaded at the virtual address; the inverse of
-    /// [`Self::address_of_offset`].
-    pub fn offset_of_address(&self, address: u64) -> Option<u64> {
-        self.segments.iter().find_map(|segment| {
-            let distance = address.checked_sub(segment.address)?;
-            (distance < segment.file_size).then(|| segment.file_offset.checked_add(distance))?
-        })
+    /// The file offset of the code at the virtual address; nothing where no executable segment
+    /// loads anything there.
+    pub fn offset_of_code(&self, address: u64) -> Option<u64> {
+        self.segments
+            .iter()
+            .filter(|segment| segment.executable)
+            .find_map(|segment| {
+                let distance = address.checked_sub(segment.address)?;
+                (distance < segment.file_size).then(|| segment.file_offset.checked_add(distance))?
+            })
     }
 
-    /// Up to `length` bytes of what is loaded at the virtual address.
+    /// Up to `length` bytes of the code at the virtual address.
     pub fn code_at(&self, address: u64, length: usize) -> &[u8] {
-        self.offset_of_address(address)
+        self.offset_of_code(address)
             .and_then(|offset| self.bytes().get(usize::try_from(offset).ok()?..))
             .map_or(&[], |bytes| bytes.get(..length).unwrap_or(bytes))
     }
@@ -439,6 +444,7 @@ impl Image {
                 address: symbol.st_value(LE),
                 size: symbol.st_size(LE),
                 global: !symbol.is_local(),
+                indirect: symbol.st_type() == elf::STT_GNU_IFUNC,
             })
         })
     }

@@ -124,6 +124,7 @@ fn parse_line(line: &str) -> Option<Mapping> {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use proptest::prelude::*;
 

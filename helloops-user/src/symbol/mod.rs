@@ -37,7 +37,7 @@ mod symbols;
 mod unwind;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::PathBuf;
 
@@ -133,6 +133,15 @@ impl Symbolizer {
                 .frames(&mut self.modules, mapping, *address, &mut frames);
         }
         frames
+    }
+
+    /// Opens the files of these mappings while they can be opened: their names may be gone, or
+    /// another file's, when a stack in them is to be symbolized.
+    pub fn preload(&mut self, mappings: &[Mapping]) {
+        self.modules.begin();
+        for mapping in mappings {
+            self.modules.get(mapping);
+        }
     }
 
     /// Unwinds and symbolizes.

@@ -102,7 +102,7 @@ impl Key {
         if mapping.is_vdso() {
             return Some(Self::Vdso);
         }
-        (mapping.inode != 0).then(|| Self::File {
+        (mapping.inode != 0).then_some(Self::File {
             device: mapping.device,
             inode: mapping.inode,
         })

@@ -71,7 +71,7 @@ impl Stamp {
 /// # Errors
 /// The system refuses, or it is not a regular file.
 pub(super) fn regular_file(path: &Path) -> Result<File, OpenError> {
-    Ok(locate(path)?.open()?)
+    locate(path)?.open()
 }
 
 /// Opens the file of a mapping, and no other.

@@ -233,7 +233,7 @@ impl CurrentFrame<'_> {
     /// stack and the mappings bear it out.
     fn caller_by_frame_pointer(self) -> Option<Caller> {
         let bp = self.registers.bp();
-        if bp < self.registers.sp() || bp % 8 != 0 {
+        if bp < self.registers.sp() || !bp.is_multiple_of(8) {
             return None;
         }
         let mut caller = *self.registers;

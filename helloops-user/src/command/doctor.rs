@@ -1,0 +1,144 @@
+//! `helloops doctor`: what this kernel offers, what HelloOps would use, what is missing and how to
+//! get it. Needs no agent: it tries.
+
+use std::{fmt::Write as _, fs, path::Path, process::ExitCode};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    json,
+    terminal::{self, Screen, Tone, clean},
+};
+use crate::{
+    kernel::{Btf, Feature, Kernel, LoadOptions, missing_capabilities},
+    target::cgroup2_root,
+};
+
+/// What `helloops doctor` is asked.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Options {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    /// HelloOps's version.
+    pub version: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// Everything that was tried.
+    pub features: Vec<Feature>,
+}
+
+/// Tries, and prints. The exit code is 1 when something is missing.
+///
+/// # Errors
+///
+/// When standard output cannot be written to.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let diagnosis = diagnose();
+    let screen = Screen::stdout();
+    let text = match options.json {
+        true => json::document(&diagnosis, &screen)?,
+        false => render(&diagnosis, &screen),
+    };
+    terminal::allow_closed_pipe(terminal::print(&text).map_err(Into::into))?;
+    let complete = diagnosis.features.iter().all(|feature| feature.available);
+    Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn diagnose() -> Diagnosis {
+    let mut features = vec![architecture(), privileges(), pid_namespace()];
+    let options = LoadOptions { series: 16, pages: 64, ..LoadOptions::default() };
+    match Kernel::load(&options) {
+        Ok(kernel) => features.extend(kernel.features),
+        Err(error) => {
+            if let Err(reason) = Btf::Kernel.layout() {
+                features.push(Feature::lacks("kernel type information", reason));
+            }
+            features.push(Feature::lacks("BPF programs", error.to_string()));
+        }
+    }
+    features.push(cgroups());
+    features.push(debug_files());
+    Diagnosis { version: env!("CARGO_PKG_VERSION").to_owned(), kernel: release(), features }
+}
+
+fn release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+fn architecture() -> Feature {
+    const NAME: &str = "processor";
+    match std::env::consts::ARCH {
+        "x86_64" => Feature::works(NAME, "x86_64"),
+        other => Feature::lacks(NAME, format!("{other}: stacks and arguments need x86_64")),
+    }
+}
+
+fn privileges() -> Feature {
+    const NAME: &str = "privileges";
+    let missing = missing_capabilities();
+    if missing.is_empty() {
+        return Feature::works(NAME, "CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE");
+    }
+    let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
+    Feature::lacks(NAME, format!("{} missing: run it as root", names.join(", ")))
+}
+
+/// BPF programs see process ids of the initial namespace (include/linux/proc_ns.h:
+/// `PROC_PID_INIT_INO`).
+fn pid_namespace() -> Feature {
+    const NAME: &str = "process ids";
+    match fs::read_link("/proc/self/ns/pid") {
+        Ok(namespace) if namespace.as_os_str() != "pid:[4026531836]" => Feature::lacks(
+            NAME,
+            "this is a pid namespace of its own, in which the kernel's process ids mean nothing: \
+             run helloops on the host (docker: --pid=host)",
+        ),
+        _ => Feature::works(NAME, "the host's"),
+    }
+}
+
+fn cgroups() -> Feature {
+    const NAME: &str = "cgroup targets";
+    match cgroup2_root() {
+        Some(root) => Feature::works(NAME, format!("cgroup2 at {}", root.display())),
+        None => Feature::lacks(
+            NAME,
+            "no cgroup2 is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified",
+        ),
+    }
+}
+
+fn debug_files() -> Feature {
+    const NAME: &str = "system libraries' lines";
+    if Path::new("/usr/lib/debug/.build-id").is_dir() {
+        Feature::works(NAME, "/usr/lib/debug/.build-id")
+    } else {
+        Feature::works(NAME, "function names only; packages such as libc6-dbg add lines")
+    }
+}
+
+fn render(diagnosis: &Diagnosis, screen: &Screen) -> String {
+    let mut text = format!("helloops {} on Linux {}\n\n", diagnosis.version, diagnosis.kernel);
+    let width =
+        diagnosis.features.iter().map(|feature| feature.name.chars().count()).max().unwrap_or(0);
+    for feature in &diagnosis.features {
+        let mark = match feature.available {
+            true => "  yes ".into(),
+            false => screen.paint(Tone::Bad, "   no "),
+        };
+        let _ = writeln!(text, "{mark} {:<width$}  {}", clean(&feature.name), clean(&feature.detail));
+    }
+    let missing = diagnosis.features.iter().filter(|feature| !feature.available).count();
+    text.push_str(match missing {
+        0 => "\nEverything works here.\n",
+        _ => "\nThe rest works without what is missing.\n",
+    });
+    text
+}
