@@ -59,15 +59,25 @@ enum Verb {
     },
 }
 
-fn main() -> Result<ExitCode> {
-    match Options::parse().verb {
+fn main() -> ExitCode {
+    match run(Options::parse().verb) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<ExitCode> {
+    match verb {
         Verb::Setup => setup::ensure()?,
         Verb::Build => print!("{}", build::everything()?),
         Verb::Run { arguments } => return run::run(&arguments),
         Verb::Test { arguments } => return test::run(&arguments),
         Verb::Lint => lint::run()?,
         Verb::Vm { kernel, filter } => return vm::run(kernel, filter.as_deref()),
-        Verb::Bench { what } => bench::run(&what)?,
+        Verb::Bench { what } => bench::run(what)?,
     }
     Ok(ExitCode::SUCCESS)
 }

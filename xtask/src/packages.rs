@@ -67,6 +67,12 @@ pub const BPF_RUST: &[Package] = &[
     ),
 ];
 
+/// The clippy of Debian's Rust.
+pub const BPF_CLIPPY: &[Package] = &[Package::program(
+    "rust-web-clippy",
+    "/usr/bin/clippy-driver",
+)];
+
 /// What bpf-linker takes to build.
 pub const BPF_LINKER: &[Package] = &[
     Package::file("llvm-22-dev", "/usr/lib/llvm-22/include/llvm-c/Core.h"),
@@ -75,10 +81,7 @@ pub const BPF_LINKER: &[Package] = &[
 ];
 
 /// Real programs that the tests make fail.
-pub const TESTS: &[Package] = &[
-    Package::program("redis-server", "redis-server"),
-    Package::program("procps", "ps"),
-];
+pub const TESTS: &[Package] = &[Package::program("redis-server", "redis-server")];
 
 /// What an emulated machine takes.
 pub const VM: &[Package] = &[
@@ -98,21 +101,13 @@ pub const BENCH: &[Package] = &[
 ///
 /// # Errors
 /// When some are missing and cannot be installed; with the commands that install them.
-pub fn ensure(packages: &[Package]) -> Result<()> {
-    let missing: Vec<&str> = packages
-        .iter()
-        .filter(|p| !p.is_there())
-        .map(|p| p.name)
-        .collect();
+pub fn ensure(lists: &[&[Package]]) -> Result<()> {
+    let missing = missing(lists);
     if missing.is_empty() {
         return Ok(());
     }
     install(&missing)?;
-    let still: Vec<&str> = packages
-        .iter()
-        .filter(|p| !p.is_there())
-        .map(|p| p.name)
-        .collect();
+    let still = self::missing(lists);
     if !still.is_empty() {
         bail!(
             "installed {}, yet what they should bring is not there",
@@ -120,6 +115,13 @@ pub fn ensure(packages: &[Package]) -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn missing(lists: &[&[Package]]) -> Vec<&'static str> {
+    let all = lists.iter().flat_map(|list| list.iter());
+    all.filter(|package| !package.is_there())
+        .map(|package| package.name)
+        .collect()
 }
 
 /// Whether apt can install anything here.

@@ -14,7 +14,7 @@ use crate::packages::{self, BPF_LINKER, BPF_RUST, COMPILERS};
 use crate::shell;
 
 /// The toolchain's name for rustup; `helloops-user/build.rs` looks for it.
-const LINKED: &str = "helloops-bpf";
+pub const LINKED: &str = "helloops-bpf";
 /// The release that links what Debian's rustc and its LLVM 22 emit.
 const BPF_LINKER_VERSION: &str = "0.13.0";
 const LLVM: &str = "/usr/lib/llvm-22";
@@ -25,20 +25,32 @@ const LLVM: &str = "/usr/lib/llvm-22";
 /// When something is missing that cannot be installed from here; with the commands that do it.
 pub fn ensure() -> Result<()> {
     shell::extend_path()?;
-    packages::ensure(COMPILERS)?;
     let linker = which::which("bpf-linker").is_ok();
-    match core_for_bpf()? {
-        Core::Linked | Core::Nightly if linker => Ok(()),
-        Core::Linked => install_linker(),
-        Core::Nightly | Core::Missing if packages::can_install() => {
-            packages::ensure(BPF_RUST)?;
-            if !linker {
-                install_linker()?;
-            }
-            link_toolchain()
-        }
+    let linked = match core_for_bpf()? {
+        Core::Linked => true,
+        Core::Nightly if linker => return packages::ensure(&[COMPILERS]),
+        Core::Nightly | Core::Missing if packages::can_install() => false,
         Core::Nightly | Core::Missing => bail!(by_hand()),
+    };
+    let rust = if linked { &[] } else { BPF_RUST };
+    let linkers_libraries = if linker { &[] } else { BPF_LINKER };
+    // All at once, since each run of apt takes its time.
+    packages::ensure(&[COMPILERS, rust, linkers_libraries])?;
+    if !linker {
+        install_linker()?;
     }
+    if !linked {
+        link_toolchain()?;
+    }
+    Ok(())
+}
+
+/// Whether the linked toolchain is the one that compiles the BPF programs.
+///
+/// # Errors
+/// When there is no rustup.
+pub fn is_linked() -> Result<bool> {
+    Ok(matches!(core_for_bpf()?, Core::Linked))
 }
 
 /// Where a `core` for BPF comes from.
@@ -84,7 +96,6 @@ fn rustup_home() -> Result<PathBuf> {
 }
 
 fn install_linker() -> Result<()> {
-    packages::ensure(BPF_LINKER)?;
     shell::say("building bpf-linker (about a minute and a half)");
     let mut install = shell::cargo();
     install

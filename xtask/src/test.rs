@@ -17,7 +17,7 @@ use crate::shell;
 /// When the kernel or this user cannot run the tests, or something needed cannot be installed.
 pub fn run(arguments: &[String]) -> Result<ExitCode> {
     check_kernel()?;
-    packages::ensure(TESTS)?;
+    packages::ensure(&[TESTS])?;
     let built = build::everything()?;
 
     let mut test = shell::cargo();

@@ -53,7 +53,7 @@ pub fn boot(linux: &Path, initramfs: &Path, console: &Path) -> Result<ExitCode> 
         .arg(linux)
         .arg("-initrd")
         .arg(initramfs);
-    command.args(["-append", "console=ttyS0 quiet panic=-1"]);
+    command.args(["-append", "console=ttyS0 loglevel=6 panic=-1"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut machine = Machine(command.spawn().context("cannot start qemu-system-x86_64")?);
 

@@ -27,7 +27,7 @@ pub use kernel::Kernel;
 /// When something cannot be installed, downloaded or built, or the machine does not get to the
 /// tests' end.
 pub fn run(kernel: Kernel, filter: Option<&str>) -> Result<ExitCode> {
-    packages::ensure(VM)?;
+    packages::ensure(&[VM])?;
     let built = build::everything()?;
     let tests = test_binary()?;
 
