@@ -10,11 +10,15 @@
 mod agent;
 mod artifacts;
 mod process;
+mod source;
+mod stack;
 mod wait;
 mod watch;
 
 pub use agent::Agent;
 pub use artifacts::{helloops, shop, victim};
 pub use process::{Ended, Running};
+pub use source::{Place, place};
+pub use stack::{frame, functions, own_functions};
 pub use wait::eventually;
-pub use watch::{Report, Watch, Watching, functions, watch};
+pub use watch::{Report, Watch, Watching, watch};
