@@ -67,9 +67,7 @@ pub async fn run(options: &Options, socket: &Path) -> Result<()> {
             .await
             .map_err(|error| anyhow!("the starting thread panicked: {error}"))??
     };
-    for feature in state.status().features.iter().filter(|feature| !feature.available) {
-        log::warn!("not available: {}: {}", feature.name, feature.detail);
-    }
+    super::warn_of_missing(&state.status().features);
     eprintln!("helloops: watching; `helloops --socket {} status` tells more", socket.display());
     server
         .run(async {

@@ -21,6 +21,13 @@ mod watch;
 #[allow(clippy::unwrap_used)]
 mod views;
 
+/// Warns of what does not work on this kernel.
+fn warn_of_missing(features: &[crate::kernel::Feature]) {
+    for feature in features.iter().filter(|feature| !feature.available) {
+        log::warn!("not available: {}: {}", feature.name, feature.detail);
+    }
+}
+
 /// Prints an error with its causes to standard error.
 pub fn print_error(error: &anyhow::Error) {
     let text = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");

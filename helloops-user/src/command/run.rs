@@ -107,6 +107,7 @@ async fn watch_command(
         let state = Arc::clone(&state);
         blocking(move || Instance::start(instance_options, state)).await??
     };
+    super::warn_of_missing(&state.status().features);
     let (stop_server, server) = serve(&state).await;
     let screen = Screen::stderr();
     let frames = if options.all { Frames::All } else { Frames::InApp };
