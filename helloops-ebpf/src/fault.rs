@@ -6,7 +6,7 @@ use aya_ebpf::{
     helpers::{
         bpf_get_current_comm, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_user,
         generated::{
-            bpf_copy_from_user, bpf_get_attach_cookie, bpf_get_current_task, bpf_get_current_task_btf,
+            bpf_copy_from_user, bpf_get_attach_cookie, bpf_get_current_task, bpf_get_current_task_btf, bpf_loop,
             bpf_probe_read_user as raw_read_user, bpf_probe_read_user_str, bpf_task_pt_regs,
         },
     },
@@ -75,7 +75,7 @@ const TYPE_BEFORE_HEADER: u64 = 0x50;
 /// From `unwindHeader` to the thrown object: the size of `_Unwind_Exception`.
 const OBJECT_AFTER_HEADER: u64 = 0x20;
 /// How many words of the stack are searched for an exception.
-const SEARCHED_WORDS: u64 = 192;
+const SEARCHED_WORDS: u32 = 192;
 
 /// `BPF_RB_NO_WAKEUP`: the reader is woken by a later record.
 const NO_WAKEUP: u64 = 1;
@@ -444,13 +444,11 @@ unsafe fn exception(event: *mut FaultEvent, registers: &Registers) {
             header = exception_header(candidate);
         }
     }
-    let mut n = 0;
-    while n < SEARCHED_WORDS {
-        if header != 0 {
-            break;
-        }
-        header = exception_header(user_word(registers.sp + n * 8));
-        n += 1;
+    if header == 0 {
+        let mut search = StackSearch { sp: registers.sp, header: 0 };
+        // SAFETY: the callback is given the context that it expects, which outlives the call.
+        unsafe { bpf_loop(SEARCHED_WORDS, try_word as *mut _, (&raw mut search).cast(), 0) };
+        header = search.header;
     }
     if header == 0 {
         return;
@@ -476,6 +474,20 @@ unsafe fn exception(event: *mut FaultEvent, registers: &Registers) {
             read_text(&raw mut (*texts)[3], first, second);
         }
     }
+}
+
+/// A search for an exception on the stack.
+struct StackSearch {
+    sp: u64,
+    header: u64,
+}
+
+/// One step of the search; a callback, so that the verifier looks at it once and not per word.
+unsafe extern "C" fn try_word(index: u64, search: *mut StackSearch) -> i64 {
+    // SAFETY: `exception` hands over its own search.
+    let search = unsafe { &mut *search };
+    search.header = exception_header(user_word(search.sp + index * 8));
+    i64::from(search.header != 0)
 }
 
 /// The unwind header that `candidate` points to, directly or as the exception object behind it; 0

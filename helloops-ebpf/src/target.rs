@@ -3,7 +3,8 @@
 
 use aya_ebpf::{
     helpers::generated::{
-        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_probe_read_kernel_str,
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_loop,
+        bpf_probe_read_kernel_str,
     },
     macros::map,
     maps::{Array, HashMap, Stack},
@@ -159,20 +160,40 @@ pub fn by_cgroup() -> Option<Watched> {
     None
 }
 
+/// A search among the name patterns.
+struct CommSearch {
+    comm: [u8; COMM_BYTES],
+    found: u32,
+}
+
 /// The target that selects this thread name, if any.
-#[inline(never)]
+#[inline(always)]
 pub fn by_comm(comm: &[u8; COMM_BYTES]) -> Option<Watched> {
-    for index in 0..COMM_GLOBS {
-        let glob = GLOBS.get(index)?;
-        if glob.accept != 0 && glob.matches(comm) {
-            return Some(Watched {
-                target: glob.target,
-                scope: glob.scope,
-                flags: glob.flags,
-                reserved: 0,
-                start: 0,
-            });
-        }
+    let mut search = CommSearch { comm: *comm, found: COMM_GLOBS };
+    // SAFETY: the callback is given the context that it expects, which outlives the call.
+    unsafe { bpf_loop(COMM_GLOBS, try_glob as *mut _, (&raw mut search).cast(), 0) };
+    let glob = GLOBS.get(search.found)?;
+    Some(Watched {
+        target: glob.target,
+        scope: glob.scope,
+        flags: glob.flags,
+        reserved: 0,
+        start: 0,
+    })
+}
+
+/// One step of the search; a callback, so that the verifier looks at it once and not per pattern.
+unsafe extern "C" fn try_glob(index: u64, search: *mut CommSearch) -> i64 {
+    const NEXT: i64 = 0;
+    const STOP: i64 = 1;
+    let Some(glob) = GLOBS.get(index as u32) else {
+        return STOP;
+    };
+    // SAFETY: `by_comm` hands over its own search.
+    let search = unsafe { &mut *search };
+    if glob.accept != 0 && glob.matches(&search.comm) {
+        search.found = index as u32;
+        return STOP;
     }
-    None
+    NEXT
 }

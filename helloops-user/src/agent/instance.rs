@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::unistd::ForkResult;
 use thiserror::Error;
 
 use super::{
@@ -75,7 +76,7 @@ pub struct Instance {
     stop: Arc<Stop>,
     stop_ticker: Sender<()>,
     intake: JoinHandle<()>,
-    prober: JoinHandle<()>,
+    prober: JoinHandle<Prober>,
     investigator: JoinHandle<()>,
     ticker: JoinHandle<()>,
 }
@@ -169,8 +170,9 @@ impl Instance {
             .map_err(|error| refuse(error.to_string()))
     }
 
-    /// Stops watching, and waits until all that happened before is recorded.
-    pub fn finish(self) {
+    /// Stops watching, and waits until all that happened before is recorded. The probes are still
+    /// attached, though they do nothing any more: they go with what is returned.
+    pub fn finish(self) -> Remains {
         {
             let mut selectors = self.selectors.lock().unwrap_or_else(PoisonError::into_inner);
             for (pid, _) in selectors.all() {
@@ -183,27 +185,65 @@ impl Instance {
         join(self.investigator);
         let _ = self.stop_ticker.send(());
         join(self.ticker);
-        join(self.prober);
+        Remains { prober: join(self.prober) }
     }
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+/// What is left of an instance that finished: its probes. Dropping it removes them, for which the
+/// kernel takes some tenths of a second.
+pub struct Remains {
+    prober: Option<Prober>,
+}
+
+impl Remains {
+    /// Leaves the probes to a process of their own, which ends as soon as the kernel has removed
+    /// them, so that this one can end at once.
+    pub fn leave_behind(self) {
+        if self.prober.as_ref().is_none_or(|prober| prober.count() == 0) {
+            return;
+        }
+        // SAFETY: in the child only async-signal-safe calls are made: setsid, close and _exit.
+        match unsafe { nix::unistd::fork() } {
+            Ok(ForkResult::Child) => {
+                let _ = nix::unistd::setsid();
+                for stream in 0..3 {
+                    // SAFETY: closing makes nothing dangle here: nothing is printed any more.
+                    unsafe { libc::close(stream) };
+                }
+                // SAFETY: ends the child without running anything of the parent's. The kernel
+                // closes its descriptors, the last ones of the probes.
+                unsafe { libc::_exit(0) }
+            }
+            // The parent's descriptors must not be the last: it may end, but not drop them first.
+            Ok(ForkResult::Parent { .. }) => std::mem::forget(self),
+            Err(_) => drop(self),
+        }
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<JoinHandle<T>> {
     thread::Builder::new().name(format!("helloops-{name}")).spawn(work)
 }
 
-fn join(thread: JoinHandle<()>) {
-    if thread.join().is_err() {
+fn join<T>(thread: JoinHandle<T>) -> Option<T> {
+    let result = thread.join().ok();
+    if result.is_none() {
         log::error!("a thread of this instance panicked; what it worked on is lost");
     }
+    result
 }
 
-fn probe_all(mut prober: Prober, requests: &Receiver<ToProbe>, state: &State) {
+fn probe_all(mut prober: Prober, requests: &Receiver<ToProbe>, state: &State) -> Prober {
     while let Ok(request) = requests.recv() {
         for error in prober.probe(&request.open_as, &request.path, request.is_executable) {
             log::warn!("{}: {error}", request.path.display());
         }
         state.set_probes(prober.count());
     }
+    prober
 }
 
 fn investigate(
@@ -397,7 +437,15 @@ pub fn find_command(name: &str) -> Result<PathBuf, SelectorError> {
             .find(|candidate| is_executable(candidate))
             .ok_or_else(|| missing(std::io::Error::other("no such command in PATH")))?
     };
-    fs::canonicalize(&found).map_err(missing)
+    // Not its real path: a program may look at the name that it is started by.
+    if is_executable(&found) { Ok(found) } else { Err(missing(not_a_program(&found))) }
+}
+
+fn not_a_program(path: &Path) -> std::io::Error {
+    match fs::metadata(path) {
+        Ok(_) => std::io::Error::other("it is not an executable file"),
+        Err(error) => error,
+    }
 }
 
 fn is_executable(path: &Path) -> bool {

@@ -16,7 +16,7 @@ mod status;
 mod stop;
 mod ticker;
 
-pub use instance::{Instance, StartError, find_command};
+pub use instance::{Instance, Remains, StartError, find_command};
 pub use options::{Options, Target};
 pub use state::State;
 pub use status::{Feature, Lost, Status, TargetStatus};

@@ -79,7 +79,7 @@ pub async fn run(options: &Options, socket: &Path) -> Result<()> {
             }
         })
         .await;
-    tokio::task::spawn_blocking(move || instance.finish())
+    tokio::task::spawn_blocking(move || drop(instance.finish()))
         .await
         .map_err(|error| anyhow!("the ending thread panicked: {error}"))
 }

@@ -125,7 +125,7 @@ async fn watch_command(
     });
     let status = forward_signals_until(pid, ended).await?;
     let ended = Timestamp::now();
-    blocking(move || instance.finish()).await?;
+    let remains = blocking(move || instance.finish()).await?;
     drop(stop_server);
     if let Some(server) = server {
         let _ = server.await;
@@ -139,9 +139,9 @@ async fn watch_command(
         let _ = shown.await;
         eprint!("\n{}", summary::render(&report, &groups, &screen));
     }
-    if let Some(file) = &options.report {
-        write_report(&report, file)?;
-    }
+    let written = options.report.as_ref().map(|file| write_report(&report, file));
+    remains.leave_behind();
+    written.transpose()?;
     Ok(status)
 }
 

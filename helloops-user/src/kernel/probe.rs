@@ -1,6 +1,6 @@
 //! Attaches the site program to addresses of files.
 
-use std::{collections::HashMap, error::Error as _, path::Path, sync::{Arc, Mutex, PoisonError}};
+use std::{collections::HashMap, error::Error as _, path::Path, sync::{Arc, Mutex, PoisonError}, thread};
 
 use aya::{
     Ebpf,
@@ -119,5 +119,23 @@ impl Probes {
     /// How many probes are attached.
     pub fn count(&self) -> usize {
         self.links.len()
+    }
+}
+
+impl Drop for Probes {
+    /// Removes all probes at once: the kernel waits a tenth of a second and more for each
+    /// (`uprobe_unregister_sync` in kernel/events/uprobes.c), but one wait can serve many.
+    fn drop(&mut self) {
+        const THREADS: usize = 64;
+        let links: Vec<UProbeLink> = self.links.drain().map(|(_, link)| link).collect();
+        let share = links.len().div_ceil(THREADS).max(1);
+        let mut links = links.into_iter().peekable();
+        thread::scope(|scope| {
+            while links.peek().is_some() {
+                let batch: Vec<UProbeLink> = links.by_ref().take(share).collect();
+                // Where no thread can be had, the batch is dropped with the closure.
+                let _ = thread::Builder::new().spawn_scoped(scope, move || drop(batch));
+            }
+        });
     }
 }
