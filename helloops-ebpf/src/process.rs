@@ -169,10 +169,11 @@ pub fn fork(ctx: &RawTracePointContext) {
 #[inline(always)]
 pub fn exit(ctx: &RawTracePointContext) {
     let tgid = ctx.tgid();
-    if !target::is_watched(tgid) {
+    let is_watched = target::is_watched(tgid);
+    syscall::thread_exit(ctx.pid(), is_watched);
+    if !is_watched {
         return;
     }
-    syscall::thread_exit(ctx.pid());
     fault::thread_exit(ctx.pid());
 
     // SAFETY: the helper has no preconditions.

@@ -20,7 +20,7 @@ pub use selector::{
     FLAG_COMPAT, FLAG_PER_PROCESS, GATE_WORDS, PID_LIMIT,
 };
 pub use syscall::{
-    bucket_slot, Call, Page, Series, CALL_NUMBERS, COMPAT_NUMBER, ERRNO_SLOTS, PAGES_PER_SERIES,
+    bucket_slot, Call, Page, Series, CALL_NUMBERS, CALL_PLACES, COMPAT_NUMBER, ERRNO_SLOTS, PAGES_PER_SERIES,
     SCOPES, SLOTS_PER_PAGE,
 };
 

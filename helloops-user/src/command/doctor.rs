@@ -1,14 +1,14 @@
 //! `helloops doctor`: what this kernel offers, what HelloOps would use, what is missing and how to
 //! get it. Needs no agent: it tries.
 
-use std::{fmt::Write as _, fs, path::Path, process::ExitCode};
+use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    json,
-    terminal::{self, Screen, Tone, clean},
+    features, json,
+    terminal::{self, Screen},
 };
 use crate::{
     kernel::{Btf, Feature, Kernel, LoadOptions, missing_capabilities},
@@ -126,15 +126,7 @@ fn debug_files() -> Feature {
 
 fn render(diagnosis: &Diagnosis, screen: &Screen) -> String {
     let mut text = format!("helloops {} on Linux {}\n\n", diagnosis.version, diagnosis.kernel);
-    let width =
-        diagnosis.features.iter().map(|feature| feature.name.chars().count()).max().unwrap_or(0);
-    for feature in &diagnosis.features {
-        let mark = match feature.available {
-            true => "  yes ".into(),
-            false => screen.paint(Tone::Bad, "   no "),
-        };
-        let _ = writeln!(text, "{mark} {:<width$}  {}", clean(&feature.name), clean(&feature.detail));
-    }
+    text.push_str(&features::render(&diagnosis.features, screen));
     let missing = diagnosis.features.iter().filter(|feature| !feature.available).count();
     text.push_str(match missing {
         0 => "\nEverything works here.\n",

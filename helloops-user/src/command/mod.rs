@@ -5,6 +5,7 @@ mod distribution;
 pub mod doctor;
 pub mod fault_text;
 pub mod faults;
+mod features;
 pub mod hist;
 mod json;
 mod loss;

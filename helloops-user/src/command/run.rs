@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     fault_text::{self, Frames},
-    summary,
+    loss, series_table, summary,
     terminal::Screen,
     watch,
 };
@@ -57,6 +57,9 @@ pub struct Options {
     /// Show neither faults nor the summary.
     #[arg(long, short)]
     pub quiet: bool,
+    /// Show the busiest system calls each N seconds, over those seconds.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub every: Option<u16>,
     /// Show all frames of stacks, those of language runtimes and libraries too.
     #[arg(long)]
     pub all: bool,
@@ -111,6 +114,10 @@ async fn watch_command(
     let shown = (!options.quiet)
         .then(|| tokio::spawn(show_faults(Arc::clone(&state), faults, frames, screen)));
 
+    let live = options
+        .every
+        .map(|seconds| tokio::spawn(show_live(Arc::clone(&state), seconds, screen)));
+
     let started = Timestamp::now();
     let mut command = Command::new(path);
     command.arg0(program).args(arguments);
@@ -125,6 +132,10 @@ async fn watch_command(
     });
     let status = forward_signals_until(pid, ended).await?;
     let ended = Timestamp::now();
+    if let Some(live) = live {
+        live.abort();
+        let _ = live.await;
+    }
     let remains = blocking(move || instance.finish()).await?;
     drop(stop_server);
     if let Some(server) = server {
@@ -257,6 +268,26 @@ async fn show_faults(
             }
             Err(broadcast::error::RecvError::Closed) => break,
         }
+    }
+}
+
+/// Shows the busiest system calls again and again, each over the time since it did so last.
+async fn show_live(state: Arc<State>, seconds: u16, screen: Screen) {
+    /// As many as leave room for the faults between them.
+    const CALLS: usize = 8;
+    let window = Duration::from_secs(u64::from(seconds));
+    let mut ticks = tokio::time::interval(window);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let query = Query { window: Some(window), ..Query::default() };
+        let mut series = state.series(&query);
+        series.truncate(CALLS);
+        let lost = loss::render(&state.lost(), &screen);
+        eprint!(
+            "\nthe last {seconds} s:\n{}{lost}",
+            series_table::render(&series, Some(window.as_secs_f64()), &screen)
+        );
     }
 }
 

@@ -29,7 +29,8 @@ pub fn render(report: &Report, groups: &[FaultGroup], screen: &Screen) -> String
         text.push('\n');
         text.push_str(&series_table::render(&report.syscalls, None, screen));
     }
-    text + &loss::render(&report.lost, screen)
+    let lost = loss::render(&report.lost, screen);
+    text + if lost.is_empty() { "nothing was lost\n" } else { &lost }
 }
 
 fn headline(report: &Report, screen: &Screen) -> String {

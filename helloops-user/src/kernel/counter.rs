@@ -1,15 +1,14 @@
 //! Drains the latency buckets that the programs count into.
 
-use std::{collections::HashMap, sync::atomic::Ordering};
+use std::sync::atomic::Ordering;
 
-use aya::maps::{HashMap as BpfHashMap, MapData, Stack};
+use aya::maps::{MapData, Stack};
 
 use super::{
     abi::{
-        CALL_NUMBERS, Call, ERRNO_SLOTS, PAGES_PER_SERIES, Page, SCOPES, SLOTS_PER_PAGE, Series,
+        CALL_NUMBERS, ERRNO_SLOTS, PAGES_PER_SERIES, Page, SCOPES, SLOTS_PER_PAGE, Series,
     },
     memory::ArrayMemory,
-    plain::Shared,
 };
 
 /// What was counted for one call number in one scope since the last drain.
@@ -25,21 +24,6 @@ pub struct Delta {
     pub errors: Vec<(i32, u64)>,
     /// Calls that never returned.
     pub unfinished: u64,
-}
-
-/// A call that has not returned yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InFlight {
-    /// The thread.
-    pub tid: u32,
-    /// The process.
-    pub tgid: u32,
-    /// The histogram scope.
-    pub scope: u32,
-    /// The call's number.
-    pub number: u32,
-    /// When it was entered, in ns of `CLOCK_MONOTONIC`.
-    pub since: u64,
 }
 
 /// Word offsets in [`Series`], which is `repr(C)`.
@@ -60,7 +44,6 @@ pub struct Counters {
     free_series: Stack<MapData, u32>,
     free_pages: Stack<MapData, u32>,
     free_scopes: Stack<MapData, u32>,
-    calls: BpfHashMap<MapData, u32, Shared<Call>>,
 }
 
 /// The maps that [`Counters`] is made of.
@@ -71,7 +54,6 @@ pub(super) struct CounterMaps {
     pub free_series: Stack<MapData, u32>,
     pub free_pages: Stack<MapData, u32>,
     pub free_scopes: Stack<MapData, u32>,
-    pub calls: BpfHashMap<MapData, u32, Shared<Call>>,
 }
 
 impl Counters {
@@ -84,7 +66,6 @@ impl Counters {
             free_series: maps.free_series,
             free_pages: maps.free_pages,
             free_scopes: maps.free_scopes,
-            calls: maps.calls,
         };
         // Index 0 means none. The lowest index is taken first.
         for index in (1..maps.series.1).rev() {
@@ -187,22 +168,6 @@ impl Counters {
             key.store(0, Ordering::Relaxed);
         }
         let _ = self.free_series.push(series, 0);
-    }
-
-    /// The calls that have not returned yet.
-    pub fn in_flight(&self) -> Vec<InFlight> {
-        let calls: HashMap<u32, Shared<Call>> = self.calls.iter().filter_map(Result::ok).collect();
-        calls
-            .into_iter()
-            .filter(|(_, Shared(call))| call.since != 0)
-            .map(|(tid, Shared(call))| InFlight {
-                tid,
-                tgid: call.tgid,
-                scope: call.scope,
-                number: call.number + call.number_base,
-                since: call.since,
-            })
-            .collect()
     }
 }
 

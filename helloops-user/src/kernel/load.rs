@@ -169,7 +169,6 @@ impl Kernel {
             free_series: take(&mut ebpf, "FREE_SERIES")?,
             free_pages: take(&mut ebpf, "FREE_PAGES")?,
             free_scopes: take(&mut ebpf, "FREE_SCOPES")?,
-            calls: take(&mut ebpf, "CALLS")?,
         })
         .map_err(|error| LoadError::Map { name: "SERIES", reason: error.to_string() })?;
         let selectors = Selectors::new(SelectorMaps {
