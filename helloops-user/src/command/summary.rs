@@ -34,12 +34,19 @@ pub fn render(report: &Report, groups: &[FaultGroup], screen: &Screen) -> String
         text.push_str(&series_table::render(shown, None, screen));
         let hidden = report.syscalls.len() - shown.len();
         if hidden > 0 {
-            let line = format!("{} that took less; --report FILE has all", number_of(hidden as u64, "more call"));
+            let line = format!(
+                "{} that took less; --report FILE has all",
+                number_of(hidden as u64, "more call")
+            );
             let _ = writeln!(text, "{}", screen.paint(Tone::Faint, line));
         }
     }
     let lost = loss::render(&report.lost, screen);
-    text + if lost.is_empty() { "nothing was lost\n" } else { &lost }
+    text + if lost.is_empty() {
+        "nothing was lost\n"
+    } else {
+        &lost
+    }
 }
 
 fn headline(report: &Report, screen: &Screen) -> String {
