@@ -96,11 +96,19 @@ fn system_calls_and_their_errors_are_counted_exactly() -> Result<()> {
     let report = program.args(["counts", "500"]).run()?;
     let truth: Value =
         serde_json::from_str(&report.ended.stdout).with_context(|| report.ended.stdout.clone())?;
-    for call in ["getppid", "readv", "truncate", "dup3"] {
+    let calls = truth["calls"]
+        .as_object()
+        .context("the victim tells no truth")?;
+    for (call, truth) in calls {
         let series = report.series(call)?;
-        let truth = &truth["calls"][call];
+        for (errno, count) in truth["errors"].as_object().into_iter().flatten() {
+            assert_eq!(&series["errors"][errno], count, "{call}, {errno}");
+        }
+        // The loader makes some of them too.
+        if truth["count"].is_null() {
+            continue;
+        }
         assert_eq!(series["count"], truth["count"], "{call}");
-        assert_eq!(series["errors"], truth["errors"], "{call}");
         let buckets = series["buckets"].as_array().context("no buckets")?;
         let counted: u64 = buckets.iter().filter_map(|bucket| bucket[2].as_u64()).sum();
         assert_eq!(truth["count"], counted, "{call}");

@@ -124,7 +124,7 @@ fn a_name_that_matches_nothing_is_refused_with_the_nearest_one() -> Result<()> {
     assert_eq!(ended.code(), Some(125), "{ended:?}");
     ensure!(ended.stderr.contains("`report_failur`"), "{}", ended.stderr);
     ensure!(
-        ended.stderr.contains("did you mean report_failure?"),
+        ended.stderr.contains("did you mean report_failure"),
         "{}",
         ended.stderr
     );

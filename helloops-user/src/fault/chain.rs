@@ -72,7 +72,10 @@ impl Chains {
     /// Remembers that a capture was recorded as `fault`, or as a part of it.
     pub fn add(&mut self, capture: &Capture, fault: &Fault) {
         let header = &capture.event.header;
-        let links = self.processes.entry((header.tgid, header.start)).or_default();
+        let links = self
+            .processes
+            .entry((header.tgid, header.start))
+            .or_default();
         // What lay deeper in the stack than this has returned.
         let stack_pointer = capture.event.registers.sp;
         links.retain(|link| link.tid != header.tid || link.stack_pointer > stack_pointer);
@@ -115,7 +118,11 @@ impl Chains {
                 && (code == 101 || code != 0 && link.caught == Some(false))
         };
         let mut latest = links.iter().rev();
-        let cause = if signal != 0 { latest.find(by_signal) } else { latest.find(by_code) };
+        let cause = if signal != 0 {
+            latest.find(by_signal)
+        } else {
+            latest.find(by_code)
+        };
         cause.map(|link| link.fault.clone())
     }
 }
