@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use helloops_tests::{Running, functions, victim, watch};
+use helloops_tests::{Running, functions, helloops, victim, watch};
 use serde_json::Value;
 
 /// `cargo xtask vm` says which kernel it boots.
@@ -85,5 +85,50 @@ fn system_calls_and_their_errors_are_counted_exactly() -> Result<()> {
             );
         }
     }
+    Ok(())
+}
+
+#[test]
+fn a_segmentation_fault_shows_its_address_and_where_it_happened() -> Result<()> {
+    let report = watch(victim("c_faults")?).args(["segv_addr"]).run()?;
+    let fault = report.only("signal")?;
+    ensure!(fault["signal"]["name"] == "SIGSEGV", "{fault:#}");
+    ensure!(fault["signal"]["address"] == 0xdead_0000_u64, "{fault:#}");
+    ensure!(functions(fault).first() == Some(&"write_to"), "{fault:#}");
+    ensure!(functions(fault).contains(&"main"), "{fault:#}");
+    Ok(())
+}
+
+#[test]
+fn an_uncaught_exception_shows_its_type_text_and_thrower() -> Result<()> {
+    let report = watch(victim("cpp_faults")?).args(["runtime_error"]).run()?;
+    let fault = report.only("exception")?;
+    let message = fault["message"].as_str().unwrap_or_default();
+    ensure!(message.contains("std::runtime_error"), "{fault:#}");
+    ensure!(message.contains("order 7 is lost"), "{fault:#}");
+    ensure!(
+        functions(fault)
+            .iter()
+            .any(|name| name.starts_with("shop::find_order")),
+        "{fault:#}"
+    );
+    Ok(())
+}
+
+/// The kernels that this runs on offer everything; a program that their verifiers refuse shows here.
+#[test]
+fn the_doctor_finds_every_feature_available() -> Result<()> {
+    let mut doctor = Command::new(helloops()?);
+    let ended =
+        Running::start(doctor.args(["doctor", "--json"]), Duration::from_secs(60))?.wait()?;
+    let answer: Value = serde_json::from_str(&ended.stdout)?;
+    let features = answer["features"]
+        .as_array()
+        .context("the doctor names no features")?;
+    let missing: Vec<_> = features
+        .iter()
+        .filter(|feature| feature["available"] != true)
+        .collect();
+    ensure!(missing.is_empty(), "{missing:#?}");
     Ok(())
 }
