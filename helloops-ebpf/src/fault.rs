@@ -6,8 +6,9 @@ use aya_ebpf::{
     helpers::{
         bpf_get_current_comm, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_user,
         generated::{
-            bpf_copy_from_user, bpf_get_attach_cookie, bpf_get_current_task, bpf_get_current_task_btf, bpf_loop,
-            bpf_probe_read_user as raw_read_user, bpf_probe_read_user_str, bpf_task_pt_regs,
+            bpf_copy_from_user, bpf_get_attach_cookie, bpf_get_current_task,
+            bpf_get_current_task_btf, bpf_loop, bpf_probe_read_user as raw_read_user,
+            bpf_probe_read_user_str, bpf_task_pt_regs,
         },
     },
     macros::map,
@@ -60,8 +61,7 @@ static SIGNALS: LruHashMap<u64, SignalRecord> = LruHashMap::with_max_entries(819
 
 /// Signals that never end a process: SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG
 /// and SIGWINCH (arch/x86/include/uapi/asm/signal.h).
-const HARMLESS: u64 =
-    1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 23 | 1 << 28;
+const HARMLESS: u64 = 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 23 | 1 << 28;
 const SIGKILL: u32 = 9;
 /// Signals with a faulting address: SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV.
 const ADDRESSED: u64 = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 11;
@@ -201,7 +201,10 @@ pub fn signal_delivered(ctx: &RawTracePointContext) {
     let signal = match SIGNALS.get_ptr(signal_key(tgid, number)) {
         // SAFETY: a live element; at worst it is being overwritten by a newer signal.
         Some(record) => unsafe { *record },
-        None => SignalRecord { number, ..SignalRecord::NONE },
+        None => SignalRecord {
+            number,
+            ..SignalRecord::NONE
+        },
     };
     if number == SIGABRT {
         process_exits(ctx.pid());
@@ -327,7 +330,14 @@ fn report<C: EbpfContext, const IS_SITE: bool>(
     }
     entry.submit(NO_WAKEUP);
     if IS_SITE && (cookie >> 32) as u32 == SiteKind::RustPanicHook as u32 {
-        let _ = PENDING.insert(ctx.pid(), Pending { id, payload: registers.di }, 0);
+        let _ = PENDING.insert(
+            ctx.pid(),
+            Pending {
+                id,
+                payload: registers.di,
+            },
+            0,
+        );
     }
     copy_stack(ctx, watched, id, registers.sp, chunks);
 }
@@ -412,7 +422,7 @@ fn is_string(capacity: u64, pointer: u64, length: u64) -> bool {
 /// Whether a word can be an address of user memory on x86-64, above what is never mapped.
 #[inline(always)]
 fn is_pointer(word: u64) -> bool {
-    word >= 1 << 16 && word < 1 << 47
+    (1 << 16..1 << 47).contains(&word)
 }
 
 /// Looks for the C++ exception that is being thrown. The callers of terminate and abort still hold
@@ -439,9 +449,19 @@ unsafe fn exception(event: *mut FaultEvent, registers: &Registers) {
         }
     }
     if header == 0 {
-        let mut search = StackSearch { sp: registers.sp, header: 0 };
+        let mut search = StackSearch {
+            sp: registers.sp,
+            header: 0,
+        };
         // SAFETY: the callback is given the context that it expects, which outlives the call.
-        unsafe { bpf_loop(SEARCHED_WORDS, try_word as *mut _, (&raw mut search).cast(), 0) };
+        unsafe {
+            bpf_loop(
+                SEARCHED_WORDS,
+                try_word as *mut _,
+                (&raw mut search).cast(),
+                0,
+            )
+        };
         header = search.header;
     }
     if header == 0 {
@@ -675,7 +695,11 @@ unsafe fn read_bytes<const N: usize, const MAY_SLEEP: bool>(
             raw_read_user(buffer.cast(), size, address as *const _)
         }
     };
-    if failed == 0 { (size, u32::from(length > limit)) } else { (ABSENT, 0) }
+    if failed == 0 {
+        (size, u32::from(length > limit))
+    } else {
+        (ABSENT, 0)
+    }
 }
 
 /// Numbers a fault.

@@ -45,7 +45,13 @@ pub fn exec(ctx: &RawTracePointContext) {
     let file = executable(bprm);
 
     let known = target::get(tgid);
-    let mut selected = Watched { target: 0, scope: 0, flags: 0, reserved: 0, start: 0 };
+    let mut selected = Watched {
+        target: 0,
+        scope: 0,
+        flags: 0,
+        reserved: 0,
+        start: 0,
+    };
     let is_selected = target::select(&file, filename, &comm, &mut selected);
     let mut watched = match known {
         // A process that `run` announced, or one that is followed, stays with its target unless
@@ -74,7 +80,10 @@ pub fn exec(ctx: &RawTracePointContext) {
     if !target::insert(tgid, &watched) {
         return;
     }
-    debug!(ctx, "exec: process {} joins target {}", tgid, watched.target);
+    debug!(
+        ctx,
+        "exec: process {} joins target {}", tgid, watched.target
+    );
 
     let Some(mut entry) = EVENTS.reserve::<ExecEvent>(0) else {
         loss::count(Loss::Process);
@@ -103,7 +112,11 @@ pub fn exec(ctx: &RawTracePointContext) {
 #[inline(always)]
 fn executable(bprm: u64) -> Inode {
     let layout = layout();
-    let mut file = Inode { number: 0, device: 0, reserved: 0 };
+    let mut file = Inode {
+        number: 0,
+        device: 0,
+        reserved: 0,
+    };
     let inode = task::read::<u64>(bprm, layout.bprm_file)
         .and_then(|file| task::read::<u64>(file, layout.file_inode));
     if let Some(inode) = inode {
@@ -122,9 +135,8 @@ fn is_32_bit(bprm: u64) -> bool {
     if offset == ABSENT {
         return false;
     }
-    task::read::<u64>(bprm, offset).is_some_and(|ident| {
-        ident & 0xffff_ffff == 0x464c_457f && (ident >> 32) & 0xff == 1
-    })
+    task::read::<u64>(bprm, offset)
+        .is_some_and(|ident| ident & 0xffff_ffff == 0x464c_457f && (ident >> 32) & 0xff == 1)
 }
 
 /// A process is created: a watched one's child is watched too.
@@ -150,7 +162,10 @@ pub fn fork(ctx: &RawTracePointContext) {
     if !target::insert(tgid, &watched) {
         return;
     }
-    debug!(ctx, "fork: process {} joins target {}", tgid, watched.target);
+    debug!(
+        ctx,
+        "fork: process {} joins target {}", tgid, watched.target
+    );
     let Some(mut entry) = EVENTS.reserve::<ForkEvent>(0) else {
         loss::count(Loss::Process);
         return;

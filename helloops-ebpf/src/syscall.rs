@@ -11,8 +11,8 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use helloops_ebpf::abi::{
-    CALL_NUMBERS, CALL_PLACES, COMPAT_NUMBER, Call, ERRNO_SLOTS, FLAG_COMPAT, Loss, PAGES_PER_SERIES, Page,
-    SCOPES, SLOTS_PER_PAGE, Series, bucket_slot,
+    CALL_NUMBERS, CALL_PLACES, COMPAT_NUMBER, Call, ERRNO_SLOTS, FLAG_COMPAT, Loss,
+    PAGES_PER_SERIES, Page, SCOPES, SLOTS_PER_PAGE, Series, bucket_slot,
 };
 
 use crate::{
@@ -114,7 +114,11 @@ fn first_call(tgid: u32, tid: u32) -> Option<*mut Call> {
         interrupted: 0,
         number: 0,
         scope: watched.scope,
-        number_base: if watched.flags & FLAG_COMPAT != 0 { COMPAT_NUMBER } else { 0 },
+        number_base: if watched.flags & FLAG_COMPAT != 0 {
+            COMPAT_NUMBER
+        } else {
+            0
+        },
         tid,
     };
     let place = CALLS.get_ptr_mut(tid & (CALL_PLACES - 1))?;
@@ -167,7 +171,7 @@ pub fn exit(ctx: &RawTracePointContext) {
     let now = unsafe { bpf_ktime_get_ns() };
     let result: i64 = ctx.arg::<u64>(1) as i64;
     let mut errno = 0;
-    if result < 0 && result >= -4095 {
+    if (-4095..0).contains(&result) {
         errno = -result as u32;
         // ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND and ERESTART_RESTARTBLOCK
         // (include/linux/errno.h) never reach the program: the call is restarted, or fails with
@@ -210,7 +214,11 @@ fn record(call: &mut Call, until: u64, errno: u32) {
         return;
     };
     // SAFETY: slot is masked below the array's length.
-    let counter = unsafe { (&raw mut (*page).counts).cast::<u32>().add(slot as usize & (SLOTS_PER_PAGE - 1)) };
+    let counter = unsafe {
+        (&raw mut (*page).counts)
+            .cast::<u32>()
+            .add(slot as usize & (SLOTS_PER_PAGE - 1))
+    };
     // SAFETY: a live, aligned element of an array map, which user space too changes by atomics only.
     unsafe { atomic::increment_u32(counter) };
     mark(series, 1 << page_number);

@@ -10,8 +10,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, Stack},
 };
 use helloops_ebpf::abi::{
-    COMM_BYTES, COMM_GLOBS, CommGlob, FILENAME_BYTES, FLAG_PER_PROCESS, GATE_WORDS, Inode,
-    Loss, SCOPES, Watched,
+    COMM_BYTES, COMM_GLOBS, CommGlob, FILENAME_BYTES, FLAG_PER_PROCESS, GATE_WORDS, Inode, Loss,
+    SCOPES, Watched,
 };
 
 use crate::{
@@ -116,8 +116,10 @@ pub fn own_scope(watched: &mut Watched) {
 /// cases into arithmetic that Linux 6.1's verifier cannot follow.
 #[inline(never)]
 pub fn select(file: &Inode, path: u64, comm: &[u8; COMM_BYTES], found: &mut Watched) -> bool {
-    let selected =
-        by_file(file).or_else(|| by_path(path)).or_else(|| by_comm(comm)).or_else(by_cgroup);
+    let selected = by_file(file)
+        .or_else(|| by_path(path))
+        .or_else(|| by_comm(comm))
+        .or_else(by_cgroup);
     match selected {
         Some(watched) => {
             *found = watched;
@@ -155,6 +157,8 @@ fn by_path(pointer: u64) -> Option<Watched> {
     if read <= 1 {
         return None;
     }
+    // By reference, since a copy of the path does not fit on the stack.
+    let path = &path;
     // SAFETY: as for `get`.
     unsafe { EXE_PATHS.get(path) }.copied()
 }
@@ -191,7 +195,10 @@ struct CommSearch {
 /// The target that selects this thread name, if any.
 #[inline(always)]
 fn by_comm(comm: &[u8; COMM_BYTES]) -> Option<Watched> {
-    let mut search = CommSearch { comm: *comm, found: COMM_GLOBS };
+    let mut search = CommSearch {
+        comm: *comm,
+        found: COMM_GLOBS,
+    };
     // SAFETY: the callback is given the context that it expects, which outlives the call.
     unsafe { bpf_loop(COMM_GLOBS, try_glob as *mut _, (&raw mut search).cast(), 0) };
     let glob = GLOBS.get(search.found)?;

@@ -7,7 +7,11 @@ use crate::kernel::Feature;
 
 /// A line for each feature: whether it works, and by what means or why not.
 pub fn render(features: &[Feature], screen: &Screen) -> String {
-    let width = features.iter().map(|feature| feature.name.chars().count()).max().unwrap_or(0);
+    let width = features
+        .iter()
+        .map(|feature| feature.name.chars().count())
+        .max()
+        .unwrap_or(0);
     let mut text = String::new();
     for feature in features {
         let mark = match feature.available {

@@ -67,7 +67,12 @@ pub struct Options {
     #[command(flatten)]
     pub watch: watch::Options,
     /// The command and its arguments.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
     pub command: Vec<OsString>,
 }
 
@@ -99,7 +104,11 @@ async fn watch_command(
     program: &OsString,
     arguments: &[OsString],
 ) -> Result<ExitStatus> {
-    let limits = Limits { faults: FAULTS, memory: 256 << 20, ..Limits::default() };
+    let limits = Limits {
+        faults: FAULTS,
+        memory: 256 << 20,
+        ..Limits::default()
+    };
     let selector = Selector::Command(path.to_path_buf());
     let instance_options = options.watch.instance(vec![selector])?;
     let state = Arc::new(State::new(crate::histogram::DEFAULT_MEMORY, limits));
@@ -107,9 +116,14 @@ async fn watch_command(
         let state = Arc::clone(&state);
         blocking(move || Instance::start(instance_options, state)).await??
     };
+    super::warn_of_missing(&state.status().features);
     let (stop_server, server) = serve(&state).await;
     let screen = Screen::stderr();
-    let frames = if options.all { Frames::All } else { Frames::InApp };
+    let frames = if options.all {
+        Frames::All
+    } else {
+        Frames::InApp
+    };
     let faults = state.follow_faults();
     let shown = (!options.quiet)
         .then(|| tokio::spawn(show_faults(Arc::clone(&state), faults, frames, screen)));
@@ -124,7 +138,9 @@ async fn watch_command(
     let held = HeldChild::spawn(command)?;
     let pid = held.pid;
     instance.announce(pid)?;
-    let mut child = held.release().with_context(|| format!("cannot start {}", path.display()))?;
+    let mut child = held
+        .release()
+        .with_context(|| format!("cannot start {}", path.display()))?;
 
     let (ended_in, ended) = oneshot::channel();
     thread::spawn(move || {
@@ -150,14 +166,19 @@ async fn watch_command(
         let _ = shown.await;
         eprint!("\n{}", summary::render(&report, &groups, &screen));
     }
-    let written = options.report.as_ref().map(|file| write_report(&report, file));
+    let written = options
+        .report
+        .as_ref()
+        .map(|file| write_report(&report, file));
     remains.leave_behind();
     written.transpose()?;
     Ok(status)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| anyhow!("a thread panicked: {error}"))
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| anyhow!("a thread panicked: {error}"))
 }
 
 /// Serves the API, so that other commands find this instance. A command can be watched without.
@@ -195,13 +216,20 @@ impl HeldChild {
         let spawned = thread::spawn(move || command.spawn());
         let mut pid = [0; 4];
         pid_out.read_exact(&mut pid).context("cannot fork")?;
-        Ok(Self { pid: u32::from_ne_bytes(pid), go, spawned })
+        Ok(Self {
+            pid: u32::from_ne_bytes(pid),
+            go,
+            spawned,
+        })
     }
 
     /// Lets it exec.
     fn release(mut self) -> Result<Child> {
         self.go.write_all(&[1])?;
-        let child = self.spawned.join().map_err(|_| anyhow!("the starting thread panicked"))?;
+        let child = self
+            .spawned
+            .join()
+            .map_err(|_| anyhow!("the starting thread panicked"))?;
         Ok(child?)
     }
 }
@@ -280,7 +308,10 @@ async fn show_live(state: Arc<State>, seconds: u16, screen: Screen) {
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let query = Query { window: Some(window), ..Query::default() };
+        let query = Query {
+            window: Some(window),
+            ..Query::default()
+        };
         let mut series = state.series(&query);
         series.truncate(CALLS);
         let lost = loss::render(&state.lost(), &screen);
@@ -301,13 +332,18 @@ fn report(
 ) -> Report {
     let exit = match (status.code(), status.signal()) {
         (Some(code), _) => Exit::Code { code },
-        (None, signal) => {
-            Exit::Signal { signal: signal.unwrap_or_default(), core: status.core_dumped() }
-        }
+        (None, signal) => Exit::Signal {
+            signal: signal.unwrap_or_default(),
+            core: status.core_dumped(),
+        },
     };
     Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        command: options.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        command: options
+            .command
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect(),
         pid,
         exit,
         started,

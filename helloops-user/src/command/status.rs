@@ -1,6 +1,5 @@
 //! `helloops status`: what an instance watches, what it can do, and what it lost.
 
-
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;

@@ -5,9 +5,7 @@ use std::sync::atomic::Ordering;
 use aya::maps::{MapData, Stack};
 
 use super::{
-    abi::{
-        CALL_NUMBERS, ERRNO_SLOTS, PAGES_PER_SERIES, Page, SCOPES, SLOTS_PER_PAGE, Series,
-    },
+    abi::{CALL_NUMBERS, ERRNO_SLOTS, PAGES_PER_SERIES, Page, SCOPES, SLOTS_PER_PAGE, Series},
     memory::ArrayMemory,
 };
 
@@ -83,13 +81,17 @@ impl Counters {
     /// Takes what was counted since the last drain.
     pub fn drain(&self, mut take: impl FnMut(Delta)) {
         for index in 1..self.series.len() {
-            let Some(dirty) = self.series.word_u64(index, word::DIRTY) else { break };
+            let Some(dirty) = self.series.word_u64(index, word::DIRTY) else {
+                break;
+            };
             // The mark is taken before the counts, and set after them: nothing is missed.
             if dirty.load(Ordering::Relaxed) == 0 {
                 continue;
             }
             let dirty = dirty.swap(0, Ordering::AcqRel);
-            let Some(key) = self.take_key(index) else { continue };
+            let Some(key) = self.take_key(index) else {
+                continue;
+            };
             let mut delta = Delta {
                 scope: key / CALL_NUMBERS,
                 number: key % CALL_NUMBERS,
@@ -106,17 +108,24 @@ impl Counters {
     }
 
     fn take_key(&self, series: usize) -> Option<u32> {
-        self.series.word_u32(series, word::KEY)?.load(Ordering::Relaxed).checked_sub(1)
+        self.series
+            .word_u32(series, word::KEY)?
+            .load(Ordering::Relaxed)
+            .checked_sub(1)
     }
 
     fn take_page(&self, series: usize, page: usize, counts: &mut Vec<(u16, u64)>) {
-        let Some(place) = self.series.word_u32(series, word::PAGES + page) else { return };
+        let Some(place) = self.series.word_u32(series, word::PAGES + page) else {
+            return;
+        };
         let place = place.load(Ordering::Relaxed) as usize;
         if place == 0 {
             return;
         }
         for slot in 0..SLOTS_PER_PAGE {
-            let Some(counter) = self.pages.word_u32(place, slot) else { return };
+            let Some(counter) = self.pages.word_u32(place, slot) else {
+                return;
+            };
             if counter.load(Ordering::Relaxed) != 0 {
                 let count = counter.swap(0, Ordering::Relaxed);
                 counts.push(((page * SLOTS_PER_PAGE + slot) as u16, u64::from(count)));
@@ -146,7 +155,9 @@ impl Counters {
         }
         for number in 0..CALL_NUMBERS {
             let key = (scope * CALL_NUMBERS + number) as usize;
-            let Some(entry) = self.index.word_u32(key, 0) else { continue };
+            let Some(entry) = self.index.word_u32(key, 0) else {
+                continue;
+            };
             let series = entry.swap(0, Ordering::Relaxed);
             if series != 0 {
                 self.release_series(series);
@@ -171,10 +182,7 @@ impl Counters {
     }
 }
 
-fn map_memory<T: super::abi::Plain>(
-    map: &MapData,
-    length: u32,
-) -> std::io::Result<ArrayMemory<T>> {
+fn map_memory<T: super::abi::Plain>(map: &MapData, length: u32) -> std::io::Result<ArrayMemory<T>> {
     use std::os::fd::AsFd as _;
     ArrayMemory::map(map.fd().as_fd(), length)
 }
