@@ -157,8 +157,6 @@ fn by_path(pointer: u64) -> Option<Watched> {
     if read <= 1 {
         return None;
     }
-    // By reference, since a copy of the path does not fit on the stack.
-    let path = &path;
     // SAFETY: as for `get`.
     unsafe { EXE_PATHS.get(path) }.copied()
 }
