@@ -9,12 +9,16 @@
 
 mod agent;
 mod artifacts;
+mod own;
 mod process;
 mod wait;
+mod waiting;
 mod watch;
 
 pub use agent::Agent;
-pub use artifacts::{helloops, shop, victim};
+pub use artifacts::{cli, helloops, shop, victim};
+pub use own::{OwnCgroup, OwnVictim, open_directory, own_name};
 pub use process::{Ended, Running};
 pub use wait::eventually;
+pub use waiting::{Waiting, go};
 pub use watch::{Report, Watch, Watching, functions, watch};
