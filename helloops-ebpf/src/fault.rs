@@ -6,8 +6,9 @@ use aya_ebpf::{
     helpers::{
         bpf_get_current_comm, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_user,
         generated::{
-            bpf_copy_from_user, bpf_get_attach_cookie, bpf_get_current_task, bpf_get_current_task_btf, bpf_loop,
-            bpf_probe_read_user as raw_read_user, bpf_probe_read_user_str, bpf_task_pt_regs,
+            bpf_copy_from_user, bpf_get_attach_cookie, bpf_get_current_task,
+            bpf_get_current_task_btf, bpf_loop, bpf_probe_read_user as raw_read_user,
+            bpf_probe_read_user_str, bpf_task_pt_regs,
         },
     },
     macros::map,
@@ -60,8 +61,7 @@ static SIGNALS: LruHashMap<u64, SignalRecord> = LruHashMap::with_max_entries(819
 
 /// Signals that never end a process: SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG
 /// and SIGWINCH (arch/x86/include/uapi/asm/signal.h).
-const HARMLESS: u64 =
-    1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 23 | 1 << 28;
+const HARMLESS: u64 = 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 23 | 1 << 28;
 const SIGKILL: u32 = 9;
 /// Signals with a faulting address: SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV.
 const ADDRESSED: u64 = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 11;
@@ -105,7 +105,14 @@ pub fn site(ctx: &ProbeContext) {
         return;
     };
     if kind == SiteKind::RustPanicHook as u32 {
-        let _ = PENDING.insert(tid, Pending { id, payload: registers.di }, 0);
+        let _ = PENDING.insert(
+            tid,
+            Pending {
+                id,
+                payload: registers.di,
+            },
+            0,
+        );
     } else if kind == SiteKind::Abort as u32 {
         process_exits(tid);
     }
@@ -210,7 +217,10 @@ pub fn signal_delivered(ctx: &RawTracePointContext) {
     let signal = match SIGNALS.get_ptr(signal_key(tgid, number)) {
         // SAFETY: a live element; at worst it is being overwritten by a newer signal.
         Some(record) => unsafe { *record },
-        None => SignalRecord { number, ..SignalRecord::NONE },
+        None => SignalRecord {
+            number,
+            ..SignalRecord::NONE
+        },
     };
     if number == SIGABRT {
         process_exits(ctx.pid());
@@ -445,9 +455,19 @@ unsafe fn exception(event: *mut FaultEvent, registers: &Registers) {
         }
     }
     if header == 0 {
-        let mut search = StackSearch { sp: registers.sp, header: 0 };
+        let mut search = StackSearch {
+            sp: registers.sp,
+            header: 0,
+        };
         // SAFETY: the callback is given the context that it expects, which outlives the call.
-        unsafe { bpf_loop(SEARCHED_WORDS, try_word as *mut _, (&raw mut search).cast(), 0) };
+        unsafe {
+            bpf_loop(
+                SEARCHED_WORDS,
+                try_word as *mut _,
+                (&raw mut search).cast(),
+                0,
+            )
+        };
         header = search.header;
     }
     if header == 0 {
@@ -681,7 +701,11 @@ unsafe fn read_bytes<const N: usize, const MAY_SLEEP: bool>(
             raw_read_user(buffer.cast(), size, address as *const _)
         }
     };
-    if failed == 0 { (size, u32::from(length > limit)) } else { (ABSENT, 0) }
+    if failed == 0 {
+        (size, u32::from(length > limit))
+    } else {
+        (ABSENT, 0)
+    }
 }
 
 /// Numbers a fault.

@@ -2,7 +2,10 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
-#![expect(missing_docs, reason = "aya's macros drop the documentation of entry points")]
+#![expect(
+    missing_docs,
+    reason = "aya's macros drop the documentation of entry points"
+)]
 
 mod atomic;
 mod fault;

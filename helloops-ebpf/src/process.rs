@@ -74,7 +74,10 @@ pub fn exec(ctx: &RawTracePointContext) {
     if !target::insert(tgid, &watched) {
         return;
     }
-    debug!(ctx, "exec: process {} joins target {}", tgid, watched.target);
+    debug!(
+        ctx,
+        "exec: process {} joins target {}", tgid, watched.target
+    );
 
     let Some(mut entry) = EVENTS.reserve::<ExecEvent>(0) else {
         loss::count(Loss::Process);
@@ -103,7 +106,11 @@ pub fn exec(ctx: &RawTracePointContext) {
 #[inline(always)]
 fn executable(bprm: u64) -> Inode {
     let layout = layout();
-    let mut file = Inode { number: 0, device: 0, reserved: 0 };
+    let mut file = Inode {
+        number: 0,
+        device: 0,
+        reserved: 0,
+    };
     let inode = task::read::<u64>(bprm, layout.bprm_file)
         .and_then(|file| task::read::<u64>(file, layout.file_inode));
     if let Some(inode) = inode {
@@ -122,9 +129,8 @@ fn is_32_bit(bprm: u64) -> bool {
     if offset == ABSENT {
         return false;
     }
-    task::read::<u64>(bprm, offset).is_some_and(|ident| {
-        ident & 0xffff_ffff == 0x464c_457f && (ident >> 32) & 0xff == 1
-    })
+    task::read::<u64>(bprm, offset)
+        .is_some_and(|ident| ident & 0xffff_ffff == 0x464c_457f && (ident >> 32) & 0xff == 1)
 }
 
 /// A process is created: a watched one's child is watched too.
@@ -150,7 +156,10 @@ pub fn fork(ctx: &RawTracePointContext) {
     if !target::insert(tgid, &watched) {
         return;
     }
-    debug!(ctx, "fork: process {} joins target {}", tgid, watched.target);
+    debug!(
+        ctx,
+        "fork: process {} joins target {}", tgid, watched.target
+    );
     let Some(mut entry) = EVENTS.reserve::<ForkEvent>(0) else {
         loss::count(Loss::Process);
         return;
@@ -169,10 +178,11 @@ pub fn fork(ctx: &RawTracePointContext) {
 #[inline(always)]
 pub fn exit(ctx: &RawTracePointContext) {
     let tgid = ctx.tgid();
-    if !target::is_watched(tgid) {
+    let is_watched = target::is_watched(tgid);
+    syscall::thread_exit(ctx.pid(), is_watched);
+    if !is_watched {
         return;
     }
-    syscall::thread_exit(ctx.pid());
     fault::thread_exit(ctx.pid());
 
     // SAFETY: the helper has no preconditions.

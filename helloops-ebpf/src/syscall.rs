@@ -1,18 +1,18 @@
 //! System-call latencies, counted into log-linear buckets.
 //!
-//! The way of a watched call: at entry one hash lookup by thread writes down when; at exit the same
-//! lookup, three array lookups and one atomic addition count it. The rest is for first times.
+//! The way of a watched call: at entry an array lookup by thread writes down when; at exit the same
+//! lookup, three more and one atomic addition count it. The rest is for first times, and for
+//! threads whose ids share a place.
 
 use aya_ebpf::{
-    EbpfContext as _,
-    helpers::bpf_ktime_get_ns,
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::map,
     maps::{Array, HashMap, Stack},
     programs::RawTracePointContext,
 };
 use helloops_ebpf::abi::{
-    CALL_NUMBERS, COMPAT_NUMBER, Call, ERRNO_SLOTS, FLAG_COMPAT, Loss, PAGES_PER_SERIES, Page,
-    SCOPES, SLOTS_PER_PAGE, Series, bucket_slot,
+    CALL_NUMBERS, CALL_PLACES, COMPAT_NUMBER, Call, ERRNO_SLOTS, FLAG_COMPAT, Loss,
+    PAGES_PER_SERIES, Page, SCOPES, SLOTS_PER_PAGE, Series, bucket_slot,
 };
 
 use crate::{
@@ -21,9 +21,14 @@ use crate::{
     target,
 };
 
-/// The threads of watched processes that have made calls, by thread id.
+/// The threads of watched processes that have made calls, each at the lower bits of its id. The
+/// first thread at a place owns it until it ends.
 #[map]
-static CALLS: HashMap<u32, Call> = HashMap::with_max_entries(65536, NO_PREALLOC);
+static CALLS: Array<Call> = Array::with_max_entries(CALL_PLACES, 0);
+
+/// The threads whose place in `CALLS` another one owns, by thread id.
+#[map]
+static MORE_CALLS: HashMap<u32, Call> = HashMap::with_max_entries(65536, NO_PREALLOC);
 
 /// Per scope and call number: its index in `SERIES`, or 0 when it has none yet.
 #[map]
@@ -52,10 +57,17 @@ const EXIT: u32 = 60;
 const EXIT_GROUP: u32 = 231;
 const EINTR: u32 = 4;
 
+/// The current process and thread, by one call of the helper.
+#[inline(always)]
+fn current() -> (u32, u32) {
+    let both = bpf_get_current_pid_tgid();
+    ((both >> 32) as u32, both as u32)
+}
+
 /// A call is entered.
 #[inline(always)]
 pub fn enter(ctx: &RawTracePointContext) {
-    let tgid = ctx.tgid();
+    let (tgid, tid) = current();
     if !target::is_watched(tgid) {
         return;
     }
@@ -65,36 +77,62 @@ pub fn enter(ctx: &RawTracePointContext) {
         return;
     }
     let number = number as u32;
-    let tid = ctx.pid();
     if number == EXIT_GROUP {
         fault::process_exits(tid);
     }
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    if let Some(call) = CALLS.get_ptr_mut(tid) {
-        // SAFETY: the element is only written by the thread itself, which is here.
-        let call = unsafe { &mut *call };
-        if call.interrupted != 0 && resume(call, number) {
-            return;
-        }
-        call.number = number;
-        call.since = now;
-        return;
-    }
-    let Some(watched) = target::get(tgid) else {
+    let Some(call) = call_of(tid).or_else(|| first_call(tgid, tid)) else {
         return;
     };
-    let call = Call {
-        since: now,
+    // SAFETY: the element is only written by the thread itself, which is here.
+    let call = unsafe { &mut *call };
+    if call.interrupted != 0 && resume(call, number) {
+        return;
+    }
+    call.number = number;
+    call.since = now;
+}
+
+/// The thread's place, if it has one.
+#[inline(always)]
+fn call_of(tid: u32) -> Option<*mut Call> {
+    let call = CALLS.get_ptr_mut(tid & (CALL_PLACES - 1))?;
+    // SAFETY: an aligned word of a live element; another thread's claim shows as another id.
+    if unsafe { (&raw const (*call).tid).read_volatile() } == tid {
+        return Some(call);
+    }
+    MORE_CALLS.get_ptr_mut(tid)
+}
+
+/// Gives a thread its place.
+#[inline(never)]
+fn first_call(tgid: u32, tid: u32) -> Option<*mut Call> {
+    let watched = target::get(tgid)?;
+    let new = Call {
+        since: 0,
         interrupted: 0,
-        number,
+        number: 0,
         scope: watched.scope,
-        number_base: if watched.flags & FLAG_COMPAT != 0 { COMPAT_NUMBER } else { 0 },
-        tgid,
+        number_base: if watched.flags & FLAG_COMPAT != 0 {
+            COMPAT_NUMBER
+        } else {
+            0
+        },
+        tid,
     };
-    if CALLS.insert(tid, &call, 0).is_err() {
-        loss::count(Loss::Call);
+    let place = CALLS.get_ptr_mut(tid & (CALL_PLACES - 1))?;
+    // SAFETY: an aligned word of a live element of an array map.
+    if unsafe { atomic::claim_u32(&raw mut (*place).tid, tid) } == 0 {
+        // SAFETY: the place is this thread's now.
+        unsafe { *place = new };
+        return Some(place);
     }
+    if MORE_CALLS.insert(tid, new, 0).is_err() {
+        loss::count(Loss::Call);
+        return None;
+    }
+    MORE_CALLS.get_ptr_mut(tid)
 }
 
 /// Decides what became of a call that came back with an ERESTART code, now that the thread enters
@@ -117,10 +155,11 @@ fn resume(call: &mut Call, number: u32) -> bool {
 /// A call returns.
 #[inline(always)]
 pub fn exit(ctx: &RawTracePointContext) {
-    if !target::is_watched(ctx.tgid()) {
+    let (tgid, tid) = current();
+    if !target::is_watched(tgid) {
         return;
     }
-    let Some(call) = CALLS.get_ptr_mut(ctx.pid()) else {
+    let Some(call) = call_of(tid) else {
         return;
     };
     // SAFETY: the element is only written by the thread itself, which is here.
@@ -175,7 +214,11 @@ fn record(call: &mut Call, until: u64, errno: u32) {
         return;
     };
     // SAFETY: slot is masked below the array's length.
-    let counter = unsafe { (&raw mut (*page).counts).cast::<u32>().add(slot as usize & (SLOTS_PER_PAGE - 1)) };
+    let counter = unsafe {
+        (&raw mut (*page).counts)
+            .cast::<u32>()
+            .add(slot as usize & (SLOTS_PER_PAGE - 1))
+    };
     // SAFETY: a live, aligned element of an array map, which user space too changes by atomics only.
     unsafe { atomic::increment_u32(counter) };
     mark(series, 1 << page_number);
@@ -264,10 +307,15 @@ fn allocate_page(entry: *mut u32) -> u32 {
     }
 }
 
-/// A thread ends: the call that it is in never returns.
+/// A thread ends: the call that it is in never returns. Its place is given back even if its process
+/// is not watched any more, lest a later thread with its id take it for its own.
 #[inline(always)]
-pub fn thread_exit(tid: u32) {
-    if let Some(call) = CALLS.get_ptr_mut(tid) {
+pub fn thread_exit(tid: u32, is_watched: bool) {
+    if !is_watched {
+        release(tid);
+        return;
+    }
+    if let Some(call) = call_of(tid) {
         // SAFETY: the element is only written by the thread itself, which is here.
         let call = unsafe { &mut *call };
         // exit and exit_group never return by design.
@@ -282,12 +330,26 @@ pub fn thread_exit(tid: u32) {
             unsafe { atomic::increment_u32(&raw mut series.unfinished) };
             mark(series, 1 << 63);
         }
-        forget(tid);
     }
+    forget(tid);
 }
 
-/// Drops a thread's call.
+/// Drops a thread's call, and gives its place back.
 #[inline(always)]
 pub fn forget(tid: u32) {
-    let _ = CALLS.remove(tid);
+    release(tid);
+    let _ = MORE_CALLS.remove(tid);
+}
+
+#[inline(always)]
+fn release(tid: u32) {
+    if let Some(call) = CALLS.get_ptr_mut(tid & (CALL_PLACES - 1)) {
+        // SAFETY: an aligned word of a live element; if it is this thread's, no other writes it.
+        unsafe {
+            let owner = &raw mut (*call).tid;
+            if owner.read_volatile() == tid {
+                owner.write_volatile(0);
+            }
+        }
+    }
 }

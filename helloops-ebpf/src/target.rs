@@ -10,8 +10,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, Stack},
 };
 use helloops_ebpf::abi::{
-    COMM_BYTES, COMM_GLOBS, CommGlob, FILENAME_BYTES, FLAG_PER_PROCESS, GATE_WORDS, Inode,
-    Loss, SCOPES, Watched,
+    COMM_BYTES, COMM_GLOBS, CommGlob, FILENAME_BYTES, FLAG_PER_PROCESS, GATE_WORDS, Inode, Loss,
+    SCOPES, Watched,
 };
 
 use crate::{
@@ -169,7 +169,10 @@ struct CommSearch {
 /// The target that selects this thread name, if any.
 #[inline(always)]
 pub fn by_comm(comm: &[u8; COMM_BYTES]) -> Option<Watched> {
-    let mut search = CommSearch { comm: *comm, found: COMM_GLOBS };
+    let mut search = CommSearch {
+        comm: *comm,
+        found: COMM_GLOBS,
+    };
     // SAFETY: the callback is given the context that it expects, which outlives the call.
     unsafe { bpf_loop(COMM_GLOBS, try_glob as *mut _, (&raw mut search).cast(), 0) };
     let glob = GLOBS.get(search.found)?;

@@ -24,7 +24,7 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
         // The stack that HelloOps finds is the one to look at.
         command.env("RUST_BACKTRACE", "0");
         command
-            .args(["run", "--"])
+            .args(["run", "--every", "4", "--"])
             .arg(shop)
             .args(["--load", "--for", OPEN_FOR]);
     } else {

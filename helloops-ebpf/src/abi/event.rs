@@ -1,6 +1,6 @@
 //! Events: the records in the ring buffer. Each begins with a [`Header`] that names its kind.
 
-use super::{Plain, COMM_BYTES};
+use super::{COMM_BYTES, Plain};
 
 /// Which record follows the [`Header`].
 #[repr(u32)]

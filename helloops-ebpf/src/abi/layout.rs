@@ -10,7 +10,10 @@ pub const ABSENT: u32 = u32::MAX;
 /// program that needs an absent field does without what it would have learnt.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-#[expect(missing_docs, reason = "each is named after the structure and field it locates")]
+#[expect(
+    missing_docs,
+    reason = "each is named after the structure and field it locates"
+)]
 pub struct KernelLayout {
     pub task_tgid: u32,
     pub task_pid: u32,

@@ -10,18 +10,18 @@ mod selector;
 mod syscall;
 
 pub use event::{
-    EventKind, ExecEvent, ExitEvent, FaultEvent, ForkEvent, Header, Registers, SiteArguments,
-    SiteKind, StackEvent, Text, TextEvent, FILENAME_BYTES, MESSAGE_BYTES, STACK_CHUNK,
-    STACK_CHUNKS_MAX, TEXTS, TEXT_BYTES,
+    EventKind, ExecEvent, ExitEvent, FILENAME_BYTES, FaultEvent, ForkEvent, Header, MESSAGE_BYTES,
+    Registers, STACK_CHUNK, STACK_CHUNKS_MAX, SiteArguments, SiteKind, StackEvent, TEXT_BYTES,
+    TEXTS, Text, TextEvent,
 };
-pub use layout::{KernelLayout, ABSENT};
+pub use layout::{ABSENT, KernelLayout};
 pub use selector::{
-    CommGlob, Inode, SignalRecord, Watched, COMM_BYTES, COMM_GLOBS, FLAG_AWAITS_EXEC,
-    FLAG_COMPAT, FLAG_PER_PROCESS, GATE_WORDS, PID_LIMIT,
+    COMM_BYTES, COMM_GLOBS, CommGlob, FLAG_AWAITS_EXEC, FLAG_COMPAT, FLAG_PER_PROCESS, GATE_WORDS,
+    Inode, PID_LIMIT, SignalRecord, Watched,
 };
 pub use syscall::{
-    bucket_slot, Call, Page, Series, CALL_NUMBERS, COMPAT_NUMBER, ERRNO_SLOTS, PAGES_PER_SERIES,
-    SCOPES, SLOTS_PER_PAGE,
+    CALL_NUMBERS, CALL_PLACES, COMPAT_NUMBER, Call, ERRNO_SLOTS, PAGES_PER_SERIES, Page, SCOPES,
+    SLOTS_PER_PAGE, Series, bucket_slot,
 };
 
 /// Marks a type whose every byte is initialised and whose every bit pattern is valid.

@@ -61,7 +61,10 @@ fn floor_log2(mut value: u64) -> u32 {
     log + (value >> 1) as u32
 }
 
-/// A thread's current call; the value in `CALLS`, keyed by thread id.
+/// Places for threads' calls; a power of two.
+pub const CALL_PLACES: u32 = 65536;
+
+/// A thread's current call.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Call {
@@ -75,8 +78,8 @@ pub struct Call {
     pub scope: u32,
     /// Added to the call's number: 0, or [`COMPAT_NUMBER`] in 32-bit code.
     pub number_base: u32,
-    /// The process.
-    pub tgid: u32,
+    /// The thread; 0 in a place that is free.
+    pub tid: u32,
 }
 
 /// The counters of one call number in one scope. User space takes them by swapping in zeros.

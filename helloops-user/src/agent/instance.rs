@@ -100,8 +100,12 @@ impl Instance {
         state.set_probes(prober.count());
 
         let mut selectors = kernel.selectors;
-        let targets: Vec<Watched> =
-            options.targets.iter().enumerate().map(|(n, target)| watched(n as u32, target)).collect();
+        let targets: Vec<Watched> = options
+            .targets
+            .iter()
+            .enumerate()
+            .map(|(n, target)| watched(n as u32, target))
+            .collect();
         let (exes, cgroups) = select(&mut selectors, &options.targets, &targets)?;
         let running = watch_running(&mut selectors, &options.targets, &targets);
 
@@ -123,8 +127,12 @@ impl Instance {
             cgroups,
             unassigned: Vec::new(),
         };
-        let outlets =
-            Outlets { work: work_in, probes: probes_in, scopes, state: Arc::clone(&state) };
+        let outlets = Outlets {
+            work: work_in,
+            probes: probes_in,
+            scopes,
+            state: Arc::clone(&state),
+        };
         let symbolizer = Symbolizer::new(symbol_options(options.debug_directories));
 
         let prober = spawn("prober", {
@@ -159,10 +167,20 @@ impl Instance {
     ///
     /// When the kernel refuses.
     pub fn announce(&self, pid: u32) -> Result<(), StartError> {
-        let refuse = |reason: String| StartError::Kernel { what: format!("process {pid}"), reason };
-        let target = self.targets.first().ok_or_else(|| refuse("there is no target".to_owned()))?;
+        let refuse = |reason: String| StartError::Kernel {
+            what: format!("process {pid}"),
+            reason,
+        };
+        let target = self
+            .targets
+            .first()
+            .ok_or_else(|| refuse("there is no target".to_owned()))?;
         let start = process::stat(pid).map_or(0, |stat| stat.start);
-        let watched = Watched { start, flags: target.flags | FLAG_AWAITS_EXEC, ..*target };
+        let watched = Watched {
+            start,
+            flags: target.flags | FLAG_AWAITS_EXEC,
+            ..*target
+        };
         self.selectors
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -174,7 +192,10 @@ impl Instance {
     /// attached, though they do nothing any more: they go with what is returned.
     pub fn finish(self) -> Remains {
         {
-            let mut selectors = self.selectors.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut selectors = self
+                .selectors
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             for (pid, _) in selectors.all() {
                 selectors.forget(pid);
             }
@@ -185,7 +206,9 @@ impl Instance {
         join(self.investigator);
         let _ = self.stop_ticker.send(());
         join(self.ticker);
-        Remains { prober: join(self.prober) }
+        Remains {
+            prober: join(self.prober),
+        }
     }
 }
 
@@ -199,7 +222,11 @@ impl Remains {
     /// Leaves the probes to a process of their own, which ends as soon as the kernel has removed
     /// them, so that this one can end at once.
     pub fn leave_behind(self) {
-        if self.prober.as_ref().is_none_or(|prober| prober.count() == 0) {
+        if self
+            .prober
+            .as_ref()
+            .is_none_or(|prober| prober.count() == 0)
+        {
             return;
         }
         // SAFETY: in the child only async-signal-safe calls are made: setsid, close and _exit.
@@ -225,7 +252,9 @@ fn spawn<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> std::io::Result<JoinHandle<T>> {
-    thread::Builder::new().name(format!("helloops-{name}")).spawn(work)
+    thread::Builder::new()
+        .name(format!("helloops-{name}"))
+        .spawn(work)
 }
 
 fn join<T>(thread: JoinHandle<T>) -> Option<T> {
@@ -279,7 +308,9 @@ fn check_names(targets: &[Target]) -> Result<Vec<String>, StartError> {
     let max = Selectors::TARGETS_MAX as usize;
     if targets.len() > max {
         let count = targets.len();
-        return Err(StartError::Targets(format!("{count} targets are too many: at most {max}")));
+        return Err(StartError::Targets(format!(
+            "{count} targets are too many: at most {max}"
+        )));
     }
     let names: Vec<String> = targets.iter().map(|target| target.name.clone()).collect();
     for (n, name) in names.iter().enumerate() {
@@ -300,8 +331,18 @@ fn status(target: &Target) -> TargetStatus {
 }
 
 fn watched(number: u32, target: &Target) -> Watched {
-    let flags = if target.per_process { FLAG_PER_PROCESS } else { 0 };
-    Watched { target: number, scope: number, flags, reserved: 0, start: 0 }
+    let flags = if target.per_process {
+        FLAG_PER_PROCESS
+    } else {
+        0
+    };
+    Watched {
+        target: number,
+        scope: number,
+        flags,
+        reserved: 0,
+        start: 0,
+    }
 }
 
 fn symbol_options(debug_directories: Vec<PathBuf>) -> symbol::Options {
@@ -339,7 +380,10 @@ fn select(
     let mut cgroups = Vec::new();
     let mut globs = 0;
     for (target, watched) in targets.iter().zip(watched) {
-        let refuse = |reason: String| StartError::Kernel { what: target.selector.to_string(), reason };
+        let refuse = |reason: String| StartError::Kernel {
+            what: target.selector.to_string(),
+            reason,
+        };
         match &target.selector {
             Selector::Pid(_) | Selector::Command(_) => {}
             Selector::Exe(path) => {
@@ -347,7 +391,11 @@ fn select(
                 selectors
                     .select_exe(path, file, *watched)
                     .map_err(|error| refuse(error.to_string()))?;
-                exes.push(WatchedExe { path: path.clone(), file, watched: *watched });
+                exes.push(WatchedExe {
+                    path: path.clone(),
+                    file,
+                    watched: *watched,
+                });
             }
             Selector::Comm(pattern) => {
                 let mut glob = compile_comm(pattern).map_err(SelectorError::from)?;
@@ -364,7 +412,10 @@ fn select(
                 selectors
                     .select_cgroup(id, *watched)
                     .map_err(|error| refuse(error.to_string()))?;
-                cgroups.push(WatchedCgroup { path: path.clone(), watched: *watched });
+                cgroups.push(WatchedCgroup {
+                    path: path.clone(),
+                    watched: *watched,
+                });
             }
         }
     }
@@ -427,7 +478,10 @@ fn watch_one(selectors: &mut Selectors, pid: u32, watched: Watched) -> Option<Pr
 ///
 /// When there is none in `PATH`.
 pub fn find_command(name: &str) -> Result<PathBuf, SelectorError> {
-    let missing = |reason| SelectorError::Unreadable { path: name.to_owned(), reason };
+    let missing = |reason| SelectorError::Unreadable {
+        path: name.to_owned(),
+        reason,
+    };
     let found = if name.contains('/') {
         PathBuf::from(name)
     } else {
@@ -438,7 +492,11 @@ pub fn find_command(name: &str) -> Result<PathBuf, SelectorError> {
             .ok_or_else(|| missing(std::io::Error::other("no such command in PATH")))?
     };
     // Not its real path: a program may look at the name that it is started by.
-    if is_executable(&found) { Ok(found) } else { Err(missing(not_a_program(&found))) }
+    if is_executable(&found) {
+        Ok(found)
+    } else {
+        Err(missing(not_a_program(&found)))
+    }
 }
 
 fn not_a_program(path: &Path) -> std::io::Error {

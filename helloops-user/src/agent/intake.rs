@@ -127,7 +127,11 @@ impl Intake {
     }
 
     fn sleep(&self, stop: &Stop) {
-        let timeout = if self.captures.is_empty() { IDLE } else { WAITING };
+        let timeout = if self.captures.is_empty() {
+            IDLE
+        } else {
+            WAITING
+        };
         let mut fds = vec![
             PollFd::new(self.events.as_fd(), PollFlags::POLLIN),
             PollFd::new(stop.as_fd(), PollFlags::POLLIN),
@@ -147,7 +151,9 @@ impl Intake {
     }
 
     fn drain_mappings(&mut self) {
-        let Some(mappings) = &mut self.mappings else { return };
+        let Some(mappings) = &mut self.mappings else {
+            return;
+        };
         for (time, event) in mappings.drain() {
             match &event {
                 MappingEvent::Lost { count } => self.outlets.state.add_lost("mappings", *count),
@@ -159,7 +165,11 @@ impl Intake {
                     let path = file.path.to_path_buf();
                     if file.inode != 0 {
                         // Its name serves when the process is gone already.
-                        let open_as = if open_as.exists() { open_as } else { path.clone() };
+                        let open_as = if open_as.exists() {
+                            open_as
+                        } else {
+                            path.clone()
+                        };
                         self.probe(open_as, path, false);
                     }
                 }
@@ -178,7 +188,13 @@ impl Intake {
                 self.meet(&event.header);
                 self.captures.begin(event);
             }
-            Observation::Stack { id, address, bytes, last, .. } => {
+            Observation::Stack {
+                id,
+                address,
+                bytes,
+                last,
+                ..
+            } => {
                 if let Some(capture) = self.captures.stack(id, address, &bytes, last) {
                     self.hand_on(capture);
                 }
@@ -187,7 +203,10 @@ impl Intake {
                 Late::Completed(capture) => self.hand_on(capture),
                 Late::Waits => {}
                 Late::TooLate(message) => {
-                    self.work(Work::Message { id: event.id, message });
+                    self.work(Work::Message {
+                        id: event.id,
+                        message,
+                    });
                 }
             },
         }
@@ -196,7 +215,11 @@ impl Intake {
     fn exec(&mut self, event: &ExecEvent) {
         let pid = event.header.tgid;
         self.hand_on_all(pid);
-        let end = event.filename.iter().position(|byte| *byte == 0).unwrap_or(0);
+        let end = event
+            .filename
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(0);
         let given = event.filename.get(..end).unwrap_or_default();
         let given = PathBuf::from(String::from_utf8_lossy(given).into_owned());
         let (exe, open_as) = match process::exe(pid) {
@@ -211,7 +234,9 @@ impl Intake {
             file: event.file,
         };
         self.processes.insert(pid, process);
-        self.outlets.scopes.assign(event.scope, event.header.target, pid);
+        self.outlets
+            .scopes
+            .assign(event.scope, event.header.target, pid);
         let mappings = self.maps.at(pid, u64::MAX);
         self.work(Work::Preload(mappings));
         self.count_processes(event.header.target);
@@ -224,7 +249,9 @@ impl Intake {
         };
         let process = parent.clone();
         self.processes.insert(pid, process);
-        self.outlets.scopes.assign(event.scope, event.header.target, pid);
+        self.outlets
+            .scopes
+            .assign(event.scope, event.header.target, pid);
         self.count_processes(event.header.target);
     }
 
@@ -255,15 +282,32 @@ impl Intake {
             mappings = Mapping::of_process(header.tgid).unwrap_or_default();
         }
         let whose = self.whose(header.tgid, header.target);
-        self.work(Work::Fault { capture: Box::new(capture), mappings, whose });
+        self.work(Work::Fault {
+            capture: Box::new(capture),
+            mappings,
+            whose,
+        });
     }
 
     fn whose(&self, pid: u32, target: u32) -> Whose {
         let process = self.processes.get(&pid);
         Whose {
-            target: self.targets.get(target as usize).cloned().unwrap_or_default(),
-            exe: process.map(|process| process.exe.clone()).unwrap_or_default(),
-            file: process.map_or(Inode { number: 0, device: 0, reserved: 0 }, |found| found.file),
+            target: self
+                .targets
+                .get(target as usize)
+                .cloned()
+                .unwrap_or_default(),
+            exe: process
+                .map(|process| process.exe.clone())
+                .unwrap_or_default(),
+            file: process.map_or(
+                Inode {
+                    number: 0,
+                    device: 0,
+                    reserved: 0,
+                },
+                |found| found.file,
+            ),
         }
     }
 
@@ -278,7 +322,11 @@ impl Intake {
 
     fn probe(&self, open_as: PathBuf, path: PathBuf, is_executable: bool) {
         // The prober ends last, when nobody is interested any more.
-        let _ = self.outlets.probes.send(ToProbe { open_as, path, is_executable });
+        let _ = self.outlets.probes.send(ToProbe {
+            open_as,
+            path,
+            is_executable,
+        });
     }
 
     /// Takes up a process that came to be watched without an event, by being moved into a cgroup.
@@ -298,7 +346,10 @@ impl Intake {
         let mappings = Mapping::of_process(pid).unwrap_or_default();
         for mapping in mappings.iter().filter(|mapping| mapping.inode != 0) {
             let is_executable = mapping.path == process.exe;
-            let open_as = mapping.open_as.clone().unwrap_or_else(|| mapping.path.clone());
+            let open_as = mapping
+                .open_as
+                .clone()
+                .unwrap_or_else(|| mapping.path.clone());
             self.probe(open_as, mapping.path.clone(), is_executable);
         }
         self.work(Work::Preload(mappings.clone()));
@@ -309,7 +360,11 @@ impl Intake {
     }
 
     fn count_processes(&self, target: u32) {
-        let count = self.processes.values().filter(|process| process.target == target).count();
+        let count = self
+            .processes
+            .values()
+            .filter(|process| process.target == target)
+            .count();
         if let Some(name) = self.targets.get(target as usize) {
             self.outlets.state.set_processes(name, count as u64);
         }

@@ -91,7 +91,11 @@ impl Investigator {
     /// Looks into one thing.
     pub fn work(&mut self, work: Work) {
         match work {
-            Work::Fault { capture, mappings, whose } => self.fault(&capture, &mappings, whose),
+            Work::Fault {
+                capture,
+                mappings,
+                whose,
+            } => self.fault(&capture, &mappings, whose),
             Work::Message { id, message } => self.late_message(id, message),
             Work::Exit { event, whose } => self.exit(&event, whose),
             Work::Preload(mappings) => self.symbolizer.preload(&mappings),
@@ -100,14 +104,19 @@ impl Investigator {
 
     fn fault(&mut self, capture: &Capture, mappings: &[Mapping], whose: Whose) {
         let Some(mut description) = describe(capture) else {
-            log::warn!("a fault with the unknown cookie {:#x}", capture.event.cookie);
+            log::warn!(
+                "a fault with the unknown cookie {:#x}",
+                capture.event.cookie
+            );
             return;
         };
         if let Some(cause) = self.chains.cause(capture) {
             self.consequence(capture, &description, &cause);
             return;
         }
-        let stack = self.symbolizer.stack(mappings, &capture.registers(), &capture.stack);
+        let stack = self
+            .symbolizer
+            .stack(mappings, &capture.registers(), &capture.stack);
         if let Some(message) = terminated(capture, &stack.frames) {
             description.kind = Kind::Exception;
             description.runtime = Some(Runtime::Cpp);
@@ -158,14 +167,16 @@ impl Investigator {
         if self.recorded.len() >= LATE_MESSAGES {
             self.recorded.pop_front();
         }
-        self.recorded.push_back((capture.event.id, recorded.id.clone()));
+        self.recorded
+            .push_back((capture.event.id, recorded.id.clone()));
     }
 
     /// An abort or a signal that follows from an earlier fault tells how that one ends.
     fn consequence(&mut self, capture: &Capture, description: &Description, cause: &str) {
         let header = &capture.event.header;
         if let Some(signal) = &description.signal {
-            self.chains.signalled(header.tgid, header.start, cause, signal.number);
+            self.chains
+                .signalled(header.tgid, header.start, cause, signal.number);
         }
         self.state.update_fault(cause, |fault| {
             fault.caught = Some(false);
@@ -194,7 +205,11 @@ impl Investigator {
             return;
         }
         let (kind, message, signal) = if event.oom != 0 && number == libc::SIGKILL {
-            (Kind::Oom, "killed by the kernel: out of memory".to_owned(), self.killer(event, number))
+            (
+                Kind::Oom,
+                "killed by the kernel: out of memory".to_owned(),
+                self.killer(event, number),
+            )
         } else if number != 0 {
             let signal = self.killer(event, number);
             let message = match &signal {
@@ -210,7 +225,10 @@ impl Investigator {
         self.state.record_fault(Fault {
             id: String::new(),
             kind,
-            runtime: self.findings.runtime(&whose.file).unwrap_or(Runtime::Unknown),
+            runtime: self
+                .findings
+                .runtime(&whose.file)
+                .unwrap_or(Runtime::Unknown),
             message,
             location: None,
             target: whose.target,
@@ -262,13 +280,24 @@ fn terminated(capture: &Capture, stack: &[Frame]) -> Option<String> {
         return None;
     }
     let mut callers = stack.iter().skip(1).take_while(|frame| !frame.in_app);
-    if callers.any(is_cpp_runtime) { exception(capture) } else { None }
+    if callers.any(is_cpp_runtime) {
+        exception(capture)
+    } else {
+        None
+    }
 }
 
 fn is_cpp_runtime(frame: &Frame) -> bool {
-    let module = frame.module.as_deref().and_then(Path::file_name).and_then(OsStr::to_str);
+    let module = frame
+        .module
+        .as_deref()
+        .and_then(Path::file_name)
+        .and_then(OsStr::to_str);
     module.is_some_and(|name| name.starts_with("libstdc++"))
-        || frame.function.as_deref().is_some_and(|function| function.contains("terminate"))
+        || frame
+            .function
+            .as_deref()
+            .is_some_and(|function| function.contains("terminate"))
 }
 
 /// The arguments of a user's site as text.
@@ -295,8 +324,14 @@ fn arguments(capture: &Capture, types: &[ArgumentType]) -> Vec<String> {
 
 /// The place in the program's own code that a fault without a location of its own is at.
 fn app_location(stack: &[Frame]) -> Option<Location> {
-    let frame = stack.iter().find(|frame| frame.in_app && frame.line.is_some())?;
-    Some(Location { file: frame.file.clone()?, line: frame.line?, column: frame.column })
+    let frame = stack
+        .iter()
+        .find(|frame| frame.in_app && frame.line.is_some())?;
+    Some(Location {
+        file: frame.file.clone()?,
+        line: frame.line?,
+        column: frame.column,
+    })
 }
 
 /// The wall-clock time of a moment of `CLOCK_MONOTONIC`.
@@ -307,5 +342,6 @@ fn wall_time(monotonic: u64) -> Timestamp {
     };
     let current = clock.tv_sec() * 1_000_000_000 + clock.tv_nsec();
     let ago = current.saturating_sub_unsigned(monotonic);
-    now.checked_sub(SignedDuration::from_nanos(ago)).unwrap_or(now)
+    now.checked_sub(SignedDuration::from_nanos(ago))
+        .unwrap_or(now)
 }

@@ -61,7 +61,11 @@ pub struct Prober {
 impl Prober {
     /// One that has probed nothing yet.
     pub fn new(probes: Probes, patterns: Vec<ProbePattern>) -> Self {
-        Self { probes, patterns, findings: Arc::default() }
+        Self {
+            probes,
+            patterns,
+            findings: Arc::default(),
+        }
     }
 
     /// What it has found out and will find out.
@@ -134,13 +138,19 @@ impl Prober {
 
     /// Numbers a user's site, and tells the kernel side how to read its arguments.
     fn describe(&mut self, site: &Site, pattern: &ProbePattern) -> u32 {
-        let mut sites = self.findings.sites.write().unwrap_or_else(PoisonError::into_inner);
+        let mut sites = self
+            .findings
+            .sites
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let number = sites.len() as u32;
         sites.push(UserSite {
             function: site.function.clone(),
             arguments: pattern.arguments().to_vec(),
         });
-        let described = self.probes.describe(number, argument_kinds(pattern.arguments()));
+        let described = self
+            .probes
+            .describe(number, argument_kinds(pattern.arguments()));
         if let Err(error) = described {
             log::warn!("{}: its arguments will not be read: {error}", site.function);
         }
@@ -148,7 +158,10 @@ impl Prober {
     }
 
     fn attach(&mut self, open_as: &Path, path: &Path, site: &Site, number: u32) {
-        match self.probes.attach(open_as, site.file_offset, site.kind, number) {
+        match self
+            .probes
+            .attach(open_as, site.file_offset, site.kind, number)
+        {
             Ok(_) => log::debug!("{}: probed {}", path.display(), site.function),
             Err(error) => log::warn!("{}: {}: {error}", path.display(), site.function),
         }
@@ -159,7 +172,11 @@ impl Prober {
     }
 
     fn learn(&self, file: Inode, runtime: Runtime) {
-        let mut runtimes = self.findings.runtimes.write().unwrap_or_else(PoisonError::into_inner);
+        let mut runtimes = self
+            .findings
+            .runtimes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         runtimes.insert(file, runtime);
     }
 }
@@ -191,17 +208,29 @@ fn argument_kinds(arguments: &[ArgumentType]) -> SiteArguments {
         }
         register += argument.registers();
     }
-    SiteArguments { kinds, reserved: [0; 2] }
+    SiteArguments {
+        kinds,
+        reserved: [0; 2],
+    }
 }
 
 /// Where the C and C++ runtimes usually are: they are probed before any process maps them.
 pub fn common_libraries() -> Vec<PathBuf> {
-    const DIRECTORIES: [&str; 5] =
-        ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/usr/lib"];
+    const DIRECTORIES: [&str; 5] = [
+        "/lib/x86_64-linux-gnu",
+        "/usr/lib/x86_64-linux-gnu",
+        "/lib64",
+        "/usr/lib64",
+        "/usr/lib",
+    ];
     const NAMES: [&str; 2] = ["libc.so.6", "libstdc++.so.6"];
     let mut found: Vec<PathBuf> = NAMES
         .iter()
-        .flat_map(|name| DIRECTORIES.iter().map(move |directory| Path::new(directory).join(name)))
+        .flat_map(|name| {
+            DIRECTORIES
+                .iter()
+                .map(move |directory| Path::new(directory).join(name))
+        })
         .filter_map(|path| fs::canonicalize(path).ok())
         .collect();
     found.sort();

@@ -34,7 +34,10 @@ impl Scopes {
     /// The scopes of targets, which have the targets' numbers.
     pub fn new(targets: &[String]) -> Self {
         Self {
-            targets: targets.iter().map(|name| Arc::from(name.as_str())).collect(),
+            targets: targets
+                .iter()
+                .map(|name| Arc::from(name.as_str()))
+                .collect(),
             processes: Mutex::default(),
         }
     }
@@ -44,7 +47,10 @@ impl Scopes {
         if scope >= Selectors::TARGETS_MAX
             && let Some(name) = self.targets.get(target as usize)
         {
-            let owner = Owner { target: Arc::clone(name), pid: Some(pid) };
+            let owner = Owner {
+                target: Arc::clone(name),
+                pid: Some(pid),
+            };
             self.lock().owners.insert(scope, owner);
         }
     }
@@ -59,7 +65,10 @@ impl Scopes {
     /// Who a scope belongs to; `None` while that has not been heard of.
     pub fn owner(&self, scope: u32) -> Option<Owner> {
         match self.targets.get(scope as usize) {
-            Some(name) => Some(Owner { target: Arc::clone(name), pid: None }),
+            Some(name) => Some(Owner {
+                target: Arc::clone(name),
+                pid: None,
+            }),
             None => self.lock().owners.get(&scope).cloned(),
         }
     }
@@ -76,6 +85,8 @@ impl Scopes {
     }
 
     fn lock(&self) -> MutexGuard<'_, Processes> {
-        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

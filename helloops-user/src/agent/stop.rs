@@ -23,7 +23,10 @@ impl Stop {
     /// When there are too many open files.
     pub fn new() -> io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { flag: AtomicBool::new(false), wake })
+        Ok(Self {
+            flag: AtomicBool::new(false),
+            wake,
+        })
     }
 
     /// Sets it.

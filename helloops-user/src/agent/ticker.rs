@@ -77,13 +77,17 @@ impl Ticker {
         let ended = self.scopes.take_ended();
         let mut deltas = std::mem::take(&mut self.unassigned);
         self.counters.drain(|delta| deltas.push(delta));
-        let (known, unknown): (Vec<Delta>, Vec<Delta>) =
-            deltas.into_iter().partition(|delta| self.scopes.owner(delta.scope).is_some());
+        let (known, unknown): (Vec<Delta>, Vec<Delta>) = deltas
+            .into_iter()
+            .partition(|delta| self.scopes.owner(delta.scope).is_some());
         self.unassigned = unknown;
         let recorded = known.iter().filter_map(|delta| {
             let owner = self.scopes.owner(delta.scope)?;
-            let key =
-                SeriesKey { target: owner.target, pid: owner.pid, call: Call(delta.number) };
+            let key = SeriesKey {
+                target: owner.target,
+                pid: owner.pid,
+                call: Call(delta.number),
+            };
             let counted = histogram::Delta {
                 counts: &delta.counts,
                 errors: &delta.errors,
@@ -102,32 +106,50 @@ impl Ticker {
     /// A deployment may put a new file behind a watched path.
     fn follow_files(&mut self) {
         for exe in &mut self.exes {
-            let file = fs::metadata(&exe.path).ok().map(|metadata| inode_of(&metadata));
+            let file = fs::metadata(&exe.path)
+                .ok()
+                .map(|metadata| inode_of(&metadata));
             if file == exe.file {
                 continue;
             }
-            let mut selectors = self.selectors.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut selectors = self
+                .selectors
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             if let Some(old) = exe.file {
                 selectors.deselect_file(old);
             }
             if let Err(error) = selectors.select_exe(&exe.path, file, exe.watched) {
-                log::warn!("{}: its new file is not watched: {error}", exe.path.display());
+                log::warn!(
+                    "{}: its new file is not watched: {error}",
+                    exe.path.display()
+                );
             }
             exe.file = file;
             let path = exe.path.clone();
-            let _ = self.probes.send(ToProbe { open_as: path.clone(), path, is_executable: true });
+            let _ = self.probes.send(ToProbe {
+                open_as: path.clone(),
+                path,
+                is_executable: true,
+            });
         }
     }
 
     /// A process may be moved into a watched cgroup without an exec.
     fn follow_cgroups(&mut self) {
         for cgroup in &self.cgroups {
-            let mut selectors = self.selectors.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut selectors = self
+                .selectors
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             for pid in process::in_cgroup(&cgroup.path) {
                 if selectors.watched(pid).is_none()
                     && let Ok(stat) = process::stat(pid)
                 {
-                    let watched = Watched { start: stat.start, ..cgroup.watched };
+                    let watched = Watched {
+                        start: stat.start,
+                        ..cgroup.watched
+                    };
                     if let Err(error) = selectors.watch(pid, watched) {
                         log::warn!("process {pid} is not watched: {error}");
                     }

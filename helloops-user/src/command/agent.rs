@@ -1,6 +1,9 @@
 //! `helloops agent`: watches processes until it is told to stop, and answers the other commands.
 
-use std::{path::{Path, PathBuf}, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Result, anyhow, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,9 +41,14 @@ impl Options {
         let chosen = self.pids.iter().map(|pid| Selector::Pid(*pid));
         let chosen = chosen.chain(self.exes.iter().map(|path| Selector::Exe(path.clone())));
         let chosen = chosen.chain(self.comms.iter().map(|glob| Selector::Comm(glob.clone())));
-        let chosen = chosen.chain(self.cgroups.iter().map(|path| Selector::Cgroup(path.clone())));
-        let selectors: Vec<Selector> =
-            chosen.map(|selector| Ok(selector.resolve()?)).collect::<Result<_>>()?;
+        let chosen = chosen.chain(
+            self.cgroups
+                .iter()
+                .map(|path| Selector::Cgroup(path.clone())),
+        );
+        let selectors: Vec<Selector> = chosen
+            .map(|selector| Ok(selector.resolve()?))
+            .collect::<Result<_>>()?;
         if selectors.is_empty() {
             bail!("nothing to watch: name it with --exe, --pid, --comm or --cgroup");
         }
@@ -67,10 +75,11 @@ pub async fn run(options: &Options, socket: &Path) -> Result<()> {
             .await
             .map_err(|error| anyhow!("the starting thread panicked: {error}"))??
     };
-    for feature in state.status().features.iter().filter(|feature| !feature.available) {
-        log::warn!("not available: {}: {}", feature.name, feature.detail);
-    }
-    eprintln!("helloops: watching; `helloops --socket {} status` tells more", socket.display());
+    super::warn_of_missing(&state.status().features);
+    eprintln!(
+        "helloops: watching; `helloops --socket {} status` tells more",
+        socket.display()
+    );
     server
         .run(async {
             tokio::select! {

@@ -1,14 +1,14 @@
 //! `helloops doctor`: what this kernel offers, what HelloOps would use, what is missing and how to
 //! get it. Needs no agent: it tries.
 
-use std::{fmt::Write as _, fs, path::Path, process::ExitCode};
+use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    json,
-    terminal::{self, Screen, Tone, clean},
+    features, json,
+    terminal::{self, Screen},
 };
 use crate::{
     kernel::{Btf, Feature, Kernel, LoadOptions, missing_capabilities},
@@ -48,12 +48,20 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     };
     terminal::allow_closed_pipe(terminal::print(&text).map_err(Into::into))?;
     let complete = diagnosis.features.iter().all(|feature| feature.available);
-    Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if complete {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn diagnose() -> Diagnosis {
     let mut features = vec![architecture(), privileges(), pid_namespace()];
-    let options = LoadOptions { series: 16, pages: 64, ..LoadOptions::default() };
+    let options = LoadOptions {
+        series: 16,
+        pages: 64,
+        ..LoadOptions::default()
+    };
     match Kernel::load(&options) {
         Ok(kernel) => features.extend(kernel.features),
         Err(error) => {
@@ -65,11 +73,18 @@ fn diagnose() -> Diagnosis {
     }
     features.push(cgroups());
     features.push(debug_files());
-    Diagnosis { version: env!("CARGO_PKG_VERSION").to_owned(), kernel: release(), features }
+    Diagnosis {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: release(),
+        features,
+    }
 }
 
 fn release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+    fs::read_to_string("/proc/sys/kernel/osrelease")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 fn architecture() -> Feature {
@@ -87,7 +102,10 @@ fn privileges() -> Feature {
         return Feature::works(NAME, "CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE");
     }
     let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
-    Feature::lacks(NAME, format!("{} missing: run it as root", names.join(", ")))
+    Feature::lacks(
+        NAME,
+        format!("{} missing: run it as root", names.join(", ")),
+    )
 }
 
 /// BPF programs see process ids of the initial namespace (include/linux/proc_ns.h:
@@ -120,22 +138,24 @@ fn debug_files() -> Feature {
     if Path::new("/usr/lib/debug/.build-id").is_dir() {
         Feature::works(NAME, "/usr/lib/debug/.build-id")
     } else {
-        Feature::works(NAME, "function names only; packages such as libc6-dbg add lines")
+        Feature::works(
+            NAME,
+            "function names only; packages such as libc6-dbg add lines",
+        )
     }
 }
 
 fn render(diagnosis: &Diagnosis, screen: &Screen) -> String {
-    let mut text = format!("helloops {} on Linux {}\n\n", diagnosis.version, diagnosis.kernel);
-    let width =
-        diagnosis.features.iter().map(|feature| feature.name.chars().count()).max().unwrap_or(0);
-    for feature in &diagnosis.features {
-        let mark = match feature.available {
-            true => "  yes ".into(),
-            false => screen.paint(Tone::Bad, "   no "),
-        };
-        let _ = writeln!(text, "{mark} {:<width$}  {}", clean(&feature.name), clean(&feature.detail));
-    }
-    let missing = diagnosis.features.iter().filter(|feature| !feature.available).count();
+    let mut text = format!(
+        "helloops {} on Linux {}\n\n",
+        diagnosis.version, diagnosis.kernel
+    );
+    text.push_str(&features::render(&diagnosis.features, screen));
+    let missing = diagnosis
+        .features
+        .iter()
+        .filter(|feature| !feature.available)
+        .count();
     text.push_str(match missing {
         0 => "\nEverything works here.\n",
         _ => "\nThe rest works without what is missing.\n",

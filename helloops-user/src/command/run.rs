@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     fault_text::{self, Frames},
-    summary,
+    loss, series_table, summary,
     terminal::Screen,
     watch,
 };
@@ -57,6 +57,9 @@ pub struct Options {
     /// Show neither faults nor the summary.
     #[arg(long, short)]
     pub quiet: bool,
+    /// Show the busiest system calls each N seconds, over those seconds.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub every: Option<u16>,
     /// Show all frames of stacks, those of language runtimes and libraries too.
     #[arg(long)]
     pub all: bool,
@@ -64,7 +67,12 @@ pub struct Options {
     #[command(flatten)]
     pub watch: watch::Options,
     /// The command and its arguments.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
     pub command: Vec<OsString>,
 }
 
@@ -96,7 +104,11 @@ async fn watch_command(
     program: &OsString,
     arguments: &[OsString],
 ) -> Result<ExitStatus> {
-    let limits = Limits { faults: FAULTS, memory: 256 << 20, ..Limits::default() };
+    let limits = Limits {
+        faults: FAULTS,
+        memory: 256 << 20,
+        ..Limits::default()
+    };
     let selector = Selector::Command(path.to_path_buf());
     let instance_options = options.watch.instance(vec![selector])?;
     let state = Arc::new(State::new(crate::histogram::DEFAULT_MEMORY, limits));
@@ -104,12 +116,21 @@ async fn watch_command(
         let state = Arc::clone(&state);
         blocking(move || Instance::start(instance_options, state)).await??
     };
+    super::warn_of_missing(&state.status().features);
     let (stop_server, server) = serve(&state).await;
     let screen = Screen::stderr();
-    let frames = if options.all { Frames::All } else { Frames::InApp };
+    let frames = if options.all {
+        Frames::All
+    } else {
+        Frames::InApp
+    };
     let faults = state.follow_faults();
     let shown = (!options.quiet)
         .then(|| tokio::spawn(show_faults(Arc::clone(&state), faults, frames, screen)));
+
+    let live = options
+        .every
+        .map(|seconds| tokio::spawn(show_live(Arc::clone(&state), seconds, screen)));
 
     let started = Timestamp::now();
     let mut command = Command::new(path);
@@ -117,7 +138,9 @@ async fn watch_command(
     let held = HeldChild::spawn(command)?;
     let pid = held.pid;
     instance.announce(pid)?;
-    let mut child = held.release().with_context(|| format!("cannot start {}", path.display()))?;
+    let mut child = held
+        .release()
+        .with_context(|| format!("cannot start {}", path.display()))?;
 
     let (ended_in, ended) = oneshot::channel();
     thread::spawn(move || {
@@ -125,6 +148,10 @@ async fn watch_command(
     });
     let status = forward_signals_until(pid, ended).await?;
     let ended = Timestamp::now();
+    if let Some(live) = live {
+        live.abort();
+        let _ = live.await;
+    }
     let remains = blocking(move || instance.finish()).await?;
     drop(stop_server);
     if let Some(server) = server {
@@ -139,14 +166,19 @@ async fn watch_command(
         let _ = shown.await;
         eprint!("\n{}", summary::render(&report, &groups, &screen));
     }
-    let written = options.report.as_ref().map(|file| write_report(&report, file));
+    let written = options
+        .report
+        .as_ref()
+        .map(|file| write_report(&report, file));
     remains.leave_behind();
     written.transpose()?;
     Ok(status)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| anyhow!("a thread panicked: {error}"))
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| anyhow!("a thread panicked: {error}"))
 }
 
 /// Serves the API, so that other commands find this instance. A command can be watched without.
@@ -184,13 +216,20 @@ impl HeldChild {
         let spawned = thread::spawn(move || command.spawn());
         let mut pid = [0; 4];
         pid_out.read_exact(&mut pid).context("cannot fork")?;
-        Ok(Self { pid: u32::from_ne_bytes(pid), go, spawned })
+        Ok(Self {
+            pid: u32::from_ne_bytes(pid),
+            go,
+            spawned,
+        })
     }
 
     /// Lets it exec.
     fn release(mut self) -> Result<Child> {
         self.go.write_all(&[1])?;
-        let child = self.spawned.join().map_err(|_| anyhow!("the starting thread panicked"))?;
+        let child = self
+            .spawned
+            .join()
+            .map_err(|_| anyhow!("the starting thread panicked"))?;
         Ok(child?)
     }
 }
@@ -260,6 +299,29 @@ async fn show_faults(
     }
 }
 
+/// Shows the busiest system calls again and again, each over the time since it did so last.
+async fn show_live(state: Arc<State>, seconds: u16, screen: Screen) {
+    /// As many as leave room for the faults between them.
+    const CALLS: usize = 8;
+    let window = Duration::from_secs(u64::from(seconds));
+    let mut ticks = tokio::time::interval(window);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let query = Query {
+            window: Some(window),
+            ..Query::default()
+        };
+        let mut series = state.series(&query);
+        series.truncate(CALLS);
+        let lost = loss::render(&state.lost(), &screen);
+        eprint!(
+            "\nthe last {seconds} s:\n{}{lost}",
+            series_table::render(&series, Some(window.as_secs_f64()), &screen)
+        );
+    }
+}
+
 fn report(
     state: &State,
     options: &Options,
@@ -270,13 +332,18 @@ fn report(
 ) -> Report {
     let exit = match (status.code(), status.signal()) {
         (Some(code), _) => Exit::Code { code },
-        (None, signal) => {
-            Exit::Signal { signal: signal.unwrap_or_default(), core: status.core_dumped() }
-        }
+        (None, signal) => Exit::Signal {
+            signal: signal.unwrap_or_default(),
+            core: status.core_dumped(),
+        },
     };
     Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        command: options.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        command: options
+            .command
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect(),
         pid,
         exit,
         started,

@@ -1,14 +1,12 @@
 //! `helloops status`: what an instance watches, what it can do, and what it lost.
 
-use std::fmt::Write;
-
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;
 
 use super::quantity::{count, duration, number_of, time};
 use super::terminal::{self, Screen, Tone, clean};
-use super::{json, loss};
+use super::{features, json, loss};
 use crate::api::{Client, Status};
 
 /// Show what is watched, what works on this kernel, and what was lost.
@@ -45,14 +43,7 @@ pub fn render(status: &Status, now: Timestamp, screen: &Screen) -> String {
     if !status.features.is_empty() {
         text.push_str("\nfeatures\n");
     }
-    for feature in &status.features {
-        let name = clean(&feature.name);
-        let mark = match feature.available {
-            true => "  yes ".into(),
-            false => screen.paint(Tone::Bad, "   no "),
-        };
-        let _ = writeln!(text, "{mark} {name:<20} {}", clean(&feature.detail));
-    }
+    text.push_str(&features::render(&status.features, screen));
     let lost = loss::render(&status.lost, screen);
     text.push('\n');
     text.push_str(if lost.is_empty() {

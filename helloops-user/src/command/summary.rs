@@ -11,6 +11,9 @@ use crate::api::{Exit, FaultGroup, Report};
 /// Causes that are shown; the faults themselves were shown when they happened.
 const GROUPS: usize = 10;
 
+/// System calls that are shown: those that took the most time.
+const CALLS: usize = 20;
+
 /// The summary of a report as text. `groups` are the report's faults by cause.
 pub fn render(report: &Report, groups: &[FaultGroup], screen: &Screen) -> String {
     let mut text = headline(report, screen);
@@ -27,9 +30,23 @@ pub fn render(report: &Report, groups: &[FaultGroup], screen: &Screen) -> String
     }
     if !report.syscalls.is_empty() {
         text.push('\n');
-        text.push_str(&series_table::render(&report.syscalls, None, screen));
+        let shown = report.syscalls.get(..CALLS).unwrap_or(&report.syscalls);
+        text.push_str(&series_table::render(shown, None, screen));
+        let hidden = report.syscalls.len() - shown.len();
+        if hidden > 0 {
+            let line = format!(
+                "{} that took less; --report FILE has all",
+                number_of(hidden as u64, "more call")
+            );
+            let _ = writeln!(text, "{}", screen.paint(Tone::Faint, line));
+        }
     }
-    text + &loss::render(&report.lost, screen)
+    let lost = loss::render(&report.lost, screen);
+    text + if lost.is_empty() {
+        "nothing was lost\n"
+    } else {
+        &lost
+    }
 }
 
 fn headline(report: &Report, screen: &Screen) -> String {

@@ -92,7 +92,11 @@ impl Options {
                 .chain((2..).map(|n| format!("{wanted}-{n}")))
                 .find(|name| !taken(name))
                 .unwrap_or(wanted);
-            targets.push(Target { name, selector, per_process: self.per_process });
+            targets.push(Target {
+                name,
+                selector,
+                per_process: self.per_process,
+            });
         }
         targets
     }

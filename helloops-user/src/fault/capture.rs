@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    kernel::abi::{FaultEvent, SiteKind, TextEvent, ABSENT},
+    kernel::abi::{ABSENT, FaultEvent, SiteKind, TextEvent},
     symbol::{Registers, StackCopy},
 };
 
@@ -122,7 +122,11 @@ impl Partial {
 
     fn is_overdue(&self, now: Instant) -> bool {
         let waited = now.saturating_duration_since(self.since);
-        let limit = if self.wants_message { MESSAGE_WAIT } else { STACK_WAIT };
+        let limit = if self.wants_message {
+            MESSAGE_WAIT
+        } else {
+            STACK_WAIT
+        };
         waited > limit
     }
 }
@@ -138,11 +142,19 @@ impl Captures {
     pub fn begin(&mut self, event: Box<FaultEvent>) {
         let wants_message = site_kind(event.cookie) == Some(SiteKind::RustPanicHook)
             && event.texts[1].length == ABSENT;
-        let stack = StackCopy { base: event.registers.sp, bytes: Vec::new() };
+        let stack = StackCopy {
+            base: event.registers.sp,
+            bytes: Vec::new(),
+        };
         self.partial.insert(
             event.id,
             Partial {
-                capture: Capture { event, message: None, stack, stack_lost: false },
+                capture: Capture {
+                    event,
+                    message: None,
+                    stack,
+                    stack_lost: false,
+                },
                 wants_message,
                 wants_stack: true,
                 since: Instant::now(),

@@ -13,9 +13,13 @@ pub fn is_caught(stack: &[Frame]) -> Option<bool> {
         if function.contains("__rust_begin_short_backtrace") {
             return Some(false);
         }
-        let catches = ["panicking::catch_unwind", "panicking::try", "panic::catch_unwind"]
-            .iter()
-            .any(|name| function.contains(name))
+        let catches = [
+            "panicking::catch_unwind",
+            "panicking::try",
+            "panic::catch_unwind",
+        ]
+        .iter()
+        .any(|name| function.contains(name))
             || function == "__rust_try";
         if catches {
             return Some(true);
@@ -49,9 +53,19 @@ mod tests {
     #[test]
     fn what_catches_within_the_threads_own_code_counts() {
         let thread = "std::sys::backtrace::__rust_begin_short_backtrace::<shop::main, ()>";
-        let uncaught = stack(&["core::panicking::panic_fmt", "shop::f", thread, "std::panicking::try"]);
+        let uncaught = stack(&[
+            "core::panicking::panic_fmt",
+            "shop::f",
+            thread,
+            "std::panicking::try",
+        ]);
         assert_eq!(is_caught(&uncaught), Some(false));
-        let caught = stack(&["shop::f", "std::panicking::catch_unwind::<(), f>", "shop::g", thread]);
+        let caught = stack(&[
+            "shop::f",
+            "std::panicking::catch_unwind::<(), f>",
+            "shop::g",
+            thread,
+        ]);
         assert_eq!(is_caught(&caught), Some(true));
         assert_eq!(is_caught(&stack(&["shop::f"])), None);
     }

@@ -56,7 +56,10 @@ impl Chains {
     /// Remembers a fault that was recorded under `fault`.
     pub fn add(&mut self, capture: &Capture, fault: &str, kind: Kind, signal: Option<i32>) {
         let header = &capture.event.header;
-        let links = self.processes.entry((header.tgid, header.start)).or_default();
+        let links = self
+            .processes
+            .entry((header.tgid, header.start))
+            .or_default();
         // What lay deeper in the stack than this has returned.
         let stack_pointer = capture.event.registers.sp;
         links.retain(|link| link.tid != header.tid || link.stack_pointer > stack_pointer);

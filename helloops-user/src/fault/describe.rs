@@ -40,7 +40,11 @@ pub fn describe(capture: &Capture) -> Option<Description> {
         },
         SiteKind::RustAllocError => {
             let bytes = capture.event.numbers[1];
-            plain(Kind::Abort, Runtime::Rust, format!("memory allocation of {bytes} bytes failed"))
+            plain(
+                Kind::Abort,
+                Runtime::Rust,
+                format!("memory allocation of {bytes} bytes failed"),
+            )
         }
         SiteKind::CppTerminate => match exception(capture) {
             Some(message) => plain(Kind::Exception, Runtime::Cpp, message),
@@ -52,9 +56,11 @@ pub fn describe(capture: &Capture) -> Option<Description> {
         },
         SiteKind::Abort => plain(Kind::Abort, Runtime::C, "abort()".to_owned()),
         SiteKind::AssertFail => assertion(capture),
-        SiteKind::StackCheckFail => {
-            plain(Kind::Abort, Runtime::C, "stack smashing detected".to_owned())
-        }
+        SiteKind::StackCheckFail => plain(
+            Kind::Abort,
+            Runtime::C,
+            "stack smashing detected".to_owned(),
+        ),
         SiteKind::FortifyFail => {
             let message = event_text(capture, 0).unwrap_or_else(|| "fortify failure".to_owned());
             plain(Kind::Abort, Runtime::C, message)
@@ -153,7 +159,9 @@ pub fn exception(capture: &Capture) -> Option<String> {
 /// Whether memory that was read as text looks like one.
 fn is_prose(text: &str) -> bool {
     text.chars().count() >= 2
-        && text.chars().all(|c| c != char::REPLACEMENT_CHARACTER && (!c.is_control() || c == '\n' || c == '\t'))
+        && text.chars().all(|c| {
+            c != char::REPLACEMENT_CHARACTER && (!c.is_control() || c == '\n' || c == '\t')
+        })
 }
 
 /// A readable type name. `std::type_info` holds the mangled type alone, which a demangler knows as

@@ -14,10 +14,8 @@ pub fn describe(record: &SignalRecord, tgid: u32) -> Signal {
         name: name(number),
         code: code(number, record.code),
         // SIGILL, SIGTRAP, SIGBUS, SIGFPE and SIGSEGV from the hardware carry an address.
-        address: (record.code > 0
-            && record.code < 0x80
-            && matches!(number, 4 | 5 | 7 | 8 | 11))
-        .then_some(record.address),
+        address: (record.code > 0 && record.code < 0x80 && matches!(number, 4 | 5 | 7 | 8 | 11))
+            .then_some(record.address),
         sender_pid: other.then_some(record.sender_tgid),
         sender_comm: other.then(|| comm(&record.sender_comm)),
     }
@@ -51,7 +49,10 @@ pub fn name(number: i32) -> String {
 
 /// A thread's name from its NUL-terminated bytes.
 pub fn comm(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let end = bytes
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(bytes.len());
     String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
 }
 
@@ -96,13 +97,23 @@ mod tests {
 
     #[test]
     fn a_fault_of_the_hardware_has_an_address_and_a_kill_has_a_sender() {
-        let record = SignalRecord { number: 11, code: 1, address: 0xdead, ..SignalRecord::NONE };
+        let record = SignalRecord {
+            number: 11,
+            code: 1,
+            address: 0xdead,
+            ..SignalRecord::NONE
+        };
         let text = message(&describe(&record, 7));
         assert_eq!(text, "SIGSEGV (SEGV_MAPERR) at address 0xdead");
 
         let mut sender_comm = [0; 16];
         sender_comm[..4].copy_from_slice(b"bash");
-        let record = SignalRecord { number: 15, sender_tgid: 9, sender_comm, ..SignalRecord::NONE };
+        let record = SignalRecord {
+            number: 15,
+            sender_tgid: 9,
+            sender_comm,
+            ..SignalRecord::NONE
+        };
         let text = message(&describe(&record, 7));
         assert_eq!(text, "SIGTERM (SI_USER) sent by bash (pid 9)");
         assert_eq!(message(&describe(&record, 9)), "SIGTERM (SI_USER)");

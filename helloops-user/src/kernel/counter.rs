@@ -1,15 +1,12 @@
 //! Drains the latency buckets that the programs count into.
 
-use std::{collections::HashMap, sync::atomic::Ordering};
+use std::sync::atomic::Ordering;
 
-use aya::maps::{HashMap as BpfHashMap, MapData, Stack};
+use aya::maps::{MapData, Stack};
 
 use super::{
-    abi::{
-        CALL_NUMBERS, Call, ERRNO_SLOTS, PAGES_PER_SERIES, Page, SCOPES, SLOTS_PER_PAGE, Series,
-    },
+    abi::{CALL_NUMBERS, ERRNO_SLOTS, PAGES_PER_SERIES, Page, SCOPES, SLOTS_PER_PAGE, Series},
     memory::ArrayMemory,
-    plain::Shared,
 };
 
 /// What was counted for one call number in one scope since the last drain.
@@ -25,21 +22,6 @@ pub struct Delta {
     pub errors: Vec<(i32, u64)>,
     /// Calls that never returned.
     pub unfinished: u64,
-}
-
-/// A call that has not returned yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InFlight {
-    /// The thread.
-    pub tid: u32,
-    /// The process.
-    pub tgid: u32,
-    /// The histogram scope.
-    pub scope: u32,
-    /// The call's number.
-    pub number: u32,
-    /// When it was entered, in ns of `CLOCK_MONOTONIC`.
-    pub since: u64,
 }
 
 /// Word offsets in [`Series`], which is `repr(C)`.
@@ -60,7 +42,6 @@ pub struct Counters {
     free_series: Stack<MapData, u32>,
     free_pages: Stack<MapData, u32>,
     free_scopes: Stack<MapData, u32>,
-    calls: BpfHashMap<MapData, u32, Shared<Call>>,
 }
 
 /// The maps that [`Counters`] is made of.
@@ -71,7 +52,6 @@ pub(super) struct CounterMaps {
     pub free_series: Stack<MapData, u32>,
     pub free_pages: Stack<MapData, u32>,
     pub free_scopes: Stack<MapData, u32>,
-    pub calls: BpfHashMap<MapData, u32, Shared<Call>>,
 }
 
 impl Counters {
@@ -84,7 +64,6 @@ impl Counters {
             free_series: maps.free_series,
             free_pages: maps.free_pages,
             free_scopes: maps.free_scopes,
-            calls: maps.calls,
         };
         // Index 0 means none. The lowest index is taken first.
         for index in (1..maps.series.1).rev() {
@@ -102,13 +81,17 @@ impl Counters {
     /// Takes what was counted since the last drain.
     pub fn drain(&self, mut take: impl FnMut(Delta)) {
         for index in 1..self.series.len() {
-            let Some(dirty) = self.series.word_u64(index, word::DIRTY) else { break };
+            let Some(dirty) = self.series.word_u64(index, word::DIRTY) else {
+                break;
+            };
             // The mark is taken before the counts, and set after them: nothing is missed.
             if dirty.load(Ordering::Relaxed) == 0 {
                 continue;
             }
             let dirty = dirty.swap(0, Ordering::AcqRel);
-            let Some(key) = self.take_key(index) else { continue };
+            let Some(key) = self.take_key(index) else {
+                continue;
+            };
             let mut delta = Delta {
                 scope: key / CALL_NUMBERS,
                 number: key % CALL_NUMBERS,
@@ -125,17 +108,24 @@ impl Counters {
     }
 
     fn take_key(&self, series: usize) -> Option<u32> {
-        self.series.word_u32(series, word::KEY)?.load(Ordering::Relaxed).checked_sub(1)
+        self.series
+            .word_u32(series, word::KEY)?
+            .load(Ordering::Relaxed)
+            .checked_sub(1)
     }
 
     fn take_page(&self, series: usize, page: usize, counts: &mut Vec<(u16, u64)>) {
-        let Some(place) = self.series.word_u32(series, word::PAGES + page) else { return };
+        let Some(place) = self.series.word_u32(series, word::PAGES + page) else {
+            return;
+        };
         let place = place.load(Ordering::Relaxed) as usize;
         if place == 0 {
             return;
         }
         for slot in 0..SLOTS_PER_PAGE {
-            let Some(counter) = self.pages.word_u32(place, slot) else { return };
+            let Some(counter) = self.pages.word_u32(place, slot) else {
+                return;
+            };
             if counter.load(Ordering::Relaxed) != 0 {
                 let count = counter.swap(0, Ordering::Relaxed);
                 counts.push(((page * SLOTS_PER_PAGE + slot) as u16, u64::from(count)));
@@ -165,7 +155,9 @@ impl Counters {
         }
         for number in 0..CALL_NUMBERS {
             let key = (scope * CALL_NUMBERS + number) as usize;
-            let Some(entry) = self.index.word_u32(key, 0) else { continue };
+            let Some(entry) = self.index.word_u32(key, 0) else {
+                continue;
+            };
             let series = entry.swap(0, Ordering::Relaxed);
             if series != 0 {
                 self.release_series(series);
@@ -188,28 +180,9 @@ impl Counters {
         }
         let _ = self.free_series.push(series, 0);
     }
-
-    /// The calls that have not returned yet.
-    pub fn in_flight(&self) -> Vec<InFlight> {
-        let calls: HashMap<u32, Shared<Call>> = self.calls.iter().filter_map(Result::ok).collect();
-        calls
-            .into_iter()
-            .filter(|(_, Shared(call))| call.since != 0)
-            .map(|(tid, Shared(call))| InFlight {
-                tid,
-                tgid: call.tgid,
-                scope: call.scope,
-                number: call.number + call.number_base,
-                since: call.since,
-            })
-            .collect()
-    }
 }
 
-fn map_memory<T: super::abi::Plain>(
-    map: &MapData,
-    length: u32,
-) -> std::io::Result<ArrayMemory<T>> {
+fn map_memory<T: super::abi::Plain>(map: &MapData, length: u32) -> std::io::Result<ArrayMemory<T>> {
     use std::os::fd::AsFd as _;
     ArrayMemory::map(map.fd().as_fd(), length)
 }

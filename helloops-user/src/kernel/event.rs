@@ -5,9 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use aya::maps::{MapData, RingBuf};
 
 use super::{
-    abi::{
-        EventKind, ExecEvent, ExitEvent, FaultEvent, ForkEvent, Header, StackEvent, TextEvent,
-    },
+    abi::{EventKind, ExecEvent, ExitEvent, FaultEvent, ForkEvent, Header, StackEvent, TextEvent},
     plain::from_bytes,
 };
 
@@ -96,7 +94,10 @@ impl Events {
             if let Some(observation) = Observation::decode(&record) {
                 return Some(observation);
             }
-            log::warn!("a record of {} bytes in the ring buffer is unknown", record.len());
+            log::warn!(
+                "a record of {} bytes in the ring buffer is unknown",
+                record.len()
+            );
         }
         None
     }

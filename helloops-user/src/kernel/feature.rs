@@ -16,11 +16,19 @@ pub struct Feature {
 impl Feature {
     /// A feature that works.
     pub fn works(name: &str, detail: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), available: true, detail: detail.into() }
+        Self {
+            name: name.to_owned(),
+            available: true,
+            detail: detail.into(),
+        }
     }
 
     /// A feature that does not.
     pub fn lacks(name: &str, detail: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), available: false, detail: detail.into() }
+        Self {
+            name: name.to_owned(),
+            available: false,
+            detail: detail.into(),
+        }
     }
 }

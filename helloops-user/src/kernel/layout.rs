@@ -58,10 +58,14 @@ impl Btf {
 
 /// The byte offset of a field, also one within anonymous structures and unions.
 fn field_offset(types: &Types, structure: &str, field: &str) -> Option<u32> {
-    types.resolve_types_by_name(structure).ok()?.iter().find_map(|found| match found {
-        Type::Struct(found) => member_offset(types, found, field, 0, 0),
-        _ => None,
-    })
+    types
+        .resolve_types_by_name(structure)
+        .ok()?
+        .iter()
+        .find_map(|found| match found {
+            Type::Struct(found) => member_offset(types, found, field, 0, 0),
+            _ => None,
+        })
 }
 
 /// Searches the members of a structure or union that starts at `base` bytes.

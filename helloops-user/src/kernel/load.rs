@@ -122,7 +122,10 @@ impl Lost {
         KINDS
             .iter()
             .map(|(kind, name)| {
-                ((*name).to_owned(), self.counters.get(&(*kind as u32), 0).unwrap_or(0))
+                (
+                    (*name).to_owned(),
+                    self.counters.get(&(*kind as u32), 0).unwrap_or(0),
+                )
             })
             .collect()
     }
@@ -143,7 +146,10 @@ impl Kernel {
         let probes_unavailable = load_site_program(&mut ebpf, &mut features);
         let mappings = match Mappings::open() {
             Ok(mappings) => {
-                features.push(Feature::works("stacks of ended processes", "perf mmap records"));
+                features.push(Feature::works(
+                    "stacks of ended processes",
+                    "perf mmap records",
+                ));
                 Some(mappings)
             }
             Err(error) => {
@@ -154,7 +160,10 @@ impl Kernel {
                 None
             }
         };
-        let log = options.kernel_log.then(|| EbpfLogger::init(&mut ebpf)).transpose();
+        let log = options
+            .kernel_log
+            .then(|| EbpfLogger::init(&mut ebpf))
+            .transpose();
         let log = log.unwrap_or_else(|error| {
             log::warn!("the programs' own log lines cannot be read: {error}");
             None
@@ -169,9 +178,11 @@ impl Kernel {
             free_series: take(&mut ebpf, "FREE_SERIES")?,
             free_pages: take(&mut ebpf, "FREE_PAGES")?,
             free_scopes: take(&mut ebpf, "FREE_SCOPES")?,
-            calls: take(&mut ebpf, "CALLS")?,
         })
-        .map_err(|error| LoadError::Map { name: "SERIES", reason: error.to_string() })?;
+        .map_err(|error| LoadError::Map {
+            name: "SERIES",
+            reason: error.to_string(),
+        })?;
         let selectors = Selectors::new(SelectorMaps {
             gate: take_data(&mut ebpf, "GATE")?,
             targets: take(&mut ebpf, "TARGETS")?,
@@ -180,12 +191,26 @@ impl Kernel {
             cgroups: take(&mut ebpf, "CGROUPS")?,
             globs: take(&mut ebpf, "GLOBS")?,
         })
-        .map_err(|error| LoadError::Map { name: "GATE", reason: error.to_string() })?;
+        .map_err(|error| LoadError::Map {
+            name: "GATE",
+            reason: error.to_string(),
+        })?;
         let events = Events::new(take(&mut ebpf, "EVENTS")?);
-        let lost = Lost { counters: take(&mut ebpf, "LOST")? };
+        let lost = Lost {
+            counters: take(&mut ebpf, "LOST")?,
+        };
         let arguments = take(&mut ebpf, "SITES")?;
         let probes = Probes::new(Arc::new(Mutex::new(ebpf)), arguments, probes_unavailable);
-        Ok(Self { events, counters, selectors, probes, mappings, lost, features, log })
+        Ok(Self {
+            events,
+            counters,
+            selectors,
+            probes,
+            mappings,
+            lost,
+            features,
+            log,
+        })
     }
 }
 
@@ -230,8 +255,16 @@ fn load_object(options: &LoadOptions, layout: KernelLayout) -> Result<Ebpf, Load
 /// The raw tracepoints: program, tracepoint, what it gives.
 const TRACEPOINTS: [(&str, &str, &str); 8] = [
     ("process_exit", "sched_process_exit", "process exits"),
-    ("process_fork", "sched_process_fork", "children of watched processes"),
-    ("process_exec", "sched_process_exec", "processes that start later"),
+    (
+        "process_fork",
+        "sched_process_fork",
+        "children of watched processes",
+    ),
+    (
+        "process_exec",
+        "sched_process_exec",
+        "processes that start later",
+    ),
     ("signal_sent", "signal_generate", "senders of signals"),
     ("signal_delivered", "signal_deliver", "fatal signals"),
     ("oom_victim", "mark_victim", "out-of-memory kills"),
@@ -250,7 +283,10 @@ fn attach_all(ebpf: &mut Ebpf, options: &LoadOptions, features: &mut Vec<Feature
                 features.push(Feature::works(name, format!("raw tracepoint {tracepoint}")));
             }
             Err(reason) => {
-                features.push(Feature::lacks(name, format!("raw tracepoint {tracepoint}: {reason}")));
+                features.push(Feature::lacks(
+                    name,
+                    format!("raw tracepoint {tracepoint}: {reason}"),
+                ));
             }
         }
     }
@@ -258,8 +294,9 @@ fn attach_all(ebpf: &mut Ebpf, options: &LoadOptions, features: &mut Vec<Feature
 
 fn attach_tracepoint(ebpf: &mut Ebpf, program: &str, tracepoint: &str) -> Result<(), String> {
     let program = ebpf.program_mut(program).ok_or("the program is missing")?;
-    let program: &mut RawTracePoint =
-        program.try_into().map_err(|error: aya::programs::ProgramError| chain(&error))?;
+    let program: &mut RawTracePoint = program
+        .try_into()
+        .map_err(|error: aya::programs::ProgramError| chain(&error))?;
     program.load().map_err(|error| chain(&error))?;
     program.attach(tracepoint).map_err(|error| chain(&error))?;
     Ok(())
@@ -291,16 +328,23 @@ where
     M: TryFrom<Map>,
     M::Error: std::fmt::Display,
 {
-    let map = ebpf
-        .take_map(name)
-        .ok_or(LoadError::Map { name, reason: "it is missing from the object".to_owned() })?;
-    M::try_from(map).map_err(|error| LoadError::Map { name, reason: error.to_string() })
+    let map = ebpf.take_map(name).ok_or(LoadError::Map {
+        name,
+        reason: "it is missing from the object".to_owned(),
+    })?;
+    M::try_from(map).map_err(|error| LoadError::Map {
+        name,
+        reason: error.to_string(),
+    })
 }
 
 fn take_data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, LoadError> {
     match ebpf.take_map(name) {
         Some(Map::Array(data)) => Ok(data),
-        _ => Err(LoadError::Map { name, reason: "it is not an array in the object".to_owned() }),
+        _ => Err(LoadError::Map {
+            name,
+            reason: "it is not an array in the object".to_owned(),
+        }),
     }
 }
 
@@ -328,5 +372,9 @@ fn shorten(text: &str) -> String {
         return text.to_owned();
     }
     let tail = lines.get(lines.len() - LINES..).unwrap_or_default();
-    format!("{} … {}", lines.first().copied().unwrap_or_default(), tail.join(" / "))
+    format!(
+        "{} … {}",
+        lines.first().copied().unwrap_or_default(),
+        tail.join(" / ")
+    )
 }

@@ -11,11 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use perf_event::{
-    Builder, Sampler, SampleFlag,
-    data::Record,
-    events::Software,
-};
+use perf_event::{Builder, SampleFlag, Sampler, data::Record, events::Software};
 
 /// `PERF_RECORD_MISC_COMM_EXEC` (include/uapi/linux/perf_event.h): the name changed by an exec.
 const MISC_COMM_EXEC: u16 = 1 << 13;
@@ -73,7 +69,6 @@ pub enum MappingEvent {
 /// The stream of mappings.
 pub struct Mappings {
     samplers: Vec<Sampler>,
-
 }
 
 impl Mappings {
@@ -109,7 +104,9 @@ impl Mappings {
     /// What becomes readable when buffers fill up.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         // SAFETY: the descriptor is open as long as its sampler lives.
-        self.samplers.iter().map(|sampler| unsafe { BorrowedFd::borrow_raw(sampler.as_raw_fd()) })
+        self.samplers
+            .iter()
+            .map(|sampler| unsafe { BorrowedFd::borrow_raw(sampler.as_raw_fd()) })
     }
 
     /// Takes all records, in the order of their times (ns of `CLOCK_MONOTONIC`).
@@ -123,7 +120,9 @@ impl Mappings {
                     continue;
                 };
                 let exec = record.misc() & MISC_COMM_EXEC != 0;
-                let Ok(record) = record.parse_record() else { continue };
+                let Ok(record) = record.parse_record() else {
+                    continue;
+                };
                 if let Some(event) = decode(record, exec) {
                     events.push((time, event));
                 }
@@ -148,9 +147,10 @@ fn decode(record: Record<'_>, exec: bool) -> Option<MappingEvent> {
             },
         }),
         Record::Comm(comm) if exec => Some(MappingEvent::Exec { pid: comm.pid }),
-        Record::Fork(fork) if fork.pid != fork.ppid => {
-            Some(MappingEvent::Fork { pid: fork.pid, parent: fork.ppid })
-        }
+        Record::Fork(fork) if fork.pid != fork.ppid => Some(MappingEvent::Fork {
+            pid: fork.pid,
+            parent: fork.ppid,
+        }),
         Record::Lost(lost) => Some(MappingEvent::Lost { count: lost.lost }),
         _ => None,
     }

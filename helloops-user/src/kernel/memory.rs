@@ -32,7 +32,7 @@ impl<T: Plain> ArrayMemory<T> {
     ///
     /// Whatever `mmap(2)` says.
     pub fn map(fd: BorrowedFd<'_>, length: u32) -> io::Result<Self> {
-        const { assert!(size_of::<T>() % 8 == 0) };
+        const { assert!(size_of::<T>().is_multiple_of(8)) };
         // SAFETY: sysconf has no preconditions.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(4096) as usize;
         let length = length as usize;
@@ -49,7 +49,12 @@ impl<T: Plain> ArrayMemory<T> {
                 0,
             )
         }?;
-        Ok(Self { memory: memory.cast(), length, bytes, elements: PhantomData })
+        Ok(Self {
+            memory: memory.cast(),
+            length,
+            bytes,
+            elements: PhantomData,
+        })
     }
 
     /// How many elements there are.

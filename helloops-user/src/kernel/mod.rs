@@ -17,7 +17,7 @@ mod privilege;
 mod probe;
 mod selector;
 
-pub use counter::{Counters, Delta, InFlight};
+pub use counter::{Counters, Delta};
 pub use event::{Events, Observation};
 pub use feature::Feature;
 pub use layout::Btf;

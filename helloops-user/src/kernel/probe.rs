@@ -1,6 +1,12 @@
 //! Attaches the site program to addresses of files.
 
-use std::{collections::HashMap, error::Error as _, path::Path, sync::{Arc, Mutex, PoisonError}, thread};
+use std::{
+    collections::HashMap,
+    error::Error as _,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
 
 use aya::{
     Ebpf,
@@ -54,7 +60,13 @@ impl Probes {
         arguments: Array<MapData, Shared<SiteArguments>>,
         unavailable: Option<String>,
     ) -> Self {
-        Self { programs, arguments, unavailable, links: HashMap::new(), next: 0 }
+        Self {
+            programs,
+            arguments,
+            unavailable,
+            links: HashMap::new(),
+            next: 0,
+        }
     }
 
     /// Probes the instruction at `offset` in the file behind `path`, in all processes that map it,

@@ -11,9 +11,7 @@ use std::{
 use aya::maps::{Array, HashMap, MapData, MapError};
 
 use super::{
-    abi::{
-        COMM_GLOBS, CommGlob, FILENAME_BYTES, GATE_WORDS, Inode, PID_LIMIT, Watched,
-    },
+    abi::{COMM_GLOBS, CommGlob, FILENAME_BYTES, GATE_WORDS, Inode, PID_LIMIT, Watched},
     memory::ArrayMemory,
     plain::Shared,
 };
@@ -83,7 +81,10 @@ impl Selectors {
 
     /// The entry of a watched process.
     pub fn watched(&self, tgid: u32) -> Option<Watched> {
-        self.targets.get(&tgid, 0).ok().map(|Shared(watched)| watched)
+        self.targets
+            .get(&tgid, 0)
+            .ok()
+            .map(|Shared(watched)| watched)
     }
 
     /// All watched processes.

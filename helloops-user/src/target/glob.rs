@@ -11,7 +11,9 @@ pub enum GlobError {
     #[error("the name pattern is empty: give a thread name such as `nginx`, or one with * and ?")]
     Empty,
     /// It has more tokens than the kernel side takes.
-    #[error("the name pattern `{0}` is too long: the kernel keeps 15 bytes of a name, use * for the rest")]
+    #[error(
+        "the name pattern `{0}` is too long: the kernel keeps 15 bytes of a name, use * for the rest"
+    )]
     TooLong(String),
     /// A `[` without its `]`.
     #[error("the name pattern `{0}` has a `[` without a `]`: write `[[]` for the character itself")]
@@ -55,7 +57,8 @@ pub fn compile(pattern: &str) -> Result<CommGlob, GlobError> {
         match byte {
             b'?' => enter(&mut glob, state, |_| true),
             b'[' => {
-                let set = class(&mut bytes).ok_or_else(|| GlobError::Unclosed(pattern.to_owned()))?;
+                let set =
+                    class(&mut bytes).ok_or_else(|| GlobError::Unclosed(pattern.to_owned()))?;
                 enter(&mut glob, state, |byte| set.contains(byte));
             }
             _ => enter(&mut glob, state, |other| other == byte),
@@ -85,7 +88,10 @@ struct Class {
 
 impl Class {
     fn contains(&self, byte: u8) -> bool {
-        let listed = self.ranges.iter().any(|(first, last)| (*first..=*last).contains(&byte));
+        let listed = self
+            .ranges
+            .iter()
+            .any(|(first, last)| (*first..=*last).contains(&byte));
         listed != self.negated
     }
 }
@@ -166,7 +172,10 @@ mod tests {
         assert!(!matches(&glob("[!a]b"), "ab"));
         assert!(matches(&glob("x[a-]"), "x-"));
         assert!(matches(&glob("*"), ""));
-        assert!(matches(&glob("a_name_of_15_by"), "a_name_of_15_bytes_and_more"));
+        assert!(matches(
+            &glob("a_name_of_15_by"),
+            "a_name_of_15_bytes_and_more"
+        ));
         assert_eq!(compile("").err(), Some(GlobError::Empty));
         assert_eq!(compile("[a").err(), Some(GlobError::Unclosed("[a".into())));
         assert!(compile(&"a".repeat(31)).is_err());

@@ -42,17 +42,28 @@ impl MemoryMaps {
         match event {
             MappingEvent::Exec { pid } => {
                 let process = self.process(pid);
-                process.programs.push(Program { since: time, mappings: Vec::new() });
+                process.programs.push(Program {
+                    since: time,
+                    mappings: Vec::new(),
+                });
                 // A fault's events may still be on their way when the next program runs already.
                 if process.programs.len() > 2 {
                     process.programs.remove(0);
                 }
             }
             MappingEvent::Fork { pid, parent } => {
-                let parent = self.processes.get(&parent).and_then(|parent| parent.programs.last());
-                let mappings = parent.map(|program| program.mappings.clone()).unwrap_or_default();
+                let parent = self
+                    .processes
+                    .get(&parent)
+                    .and_then(|parent| parent.programs.last());
+                let mappings = parent
+                    .map(|program| program.mappings.clone())
+                    .unwrap_or_default();
                 // The id may have been another process's before.
-                self.process(pid).programs = vec![Program { since: time, mappings }];
+                self.process(pid).programs = vec![Program {
+                    since: time,
+                    mappings,
+                }];
             }
             MappingEvent::Map { pid, file } => {
                 let process = self.process(pid);
@@ -81,8 +92,15 @@ impl MemoryMaps {
             return Vec::new();
         };
         process.used = clock;
-        let at_the_time = process.programs.iter().rev().find(|program| program.since <= time);
-        at_the_time.or(process.programs.first()).map(|program| program.mappings.clone()).unwrap_or_default()
+        let at_the_time = process
+            .programs
+            .iter()
+            .rev()
+            .find(|program| program.since <= time);
+        at_the_time
+            .or(process.programs.first())
+            .map(|program| program.mappings.clone())
+            .unwrap_or_default()
     }
 
     fn process(&mut self, pid: u32) -> &mut Process {
@@ -97,7 +115,11 @@ impl MemoryMaps {
 
     /// Drops the half that was not used for longest, so that this is not done at every turn.
     fn forget_oldest(&mut self) {
-        let mut times: Vec<u64> = self.processes.values().map(|process| process.used).collect();
+        let mut times: Vec<u64> = self
+            .processes
+            .values()
+            .map(|process| process.used)
+            .collect();
         let middle = times.len() / 2;
         let (_, median, _) = times.select_nth_unstable(middle);
         let median = *median;
@@ -154,7 +176,10 @@ mod tests {
     }
 
     fn paths(mappings: &[Mapping]) -> Vec<String> {
-        mappings.iter().map(|mapping| mapping.path.display().to_string()).collect()
+        mappings
+            .iter()
+            .map(|mapping| mapping.path.display().to_string())
+            .collect()
     }
 
     #[test]

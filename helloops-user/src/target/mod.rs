@@ -10,4 +10,6 @@ mod site;
 pub use memory_map::MemoryMaps;
 pub use name_pattern::NamePattern;
 pub use selector::{Selector, SelectorError, cgroup_id, cgroup2_root, compile_comm};
-pub use site::{ArgumentType, PatternError, ProbePattern, Site, SiteError, runtime_sites, user_sites};
+pub use site::{
+    ArgumentType, PatternError, ProbePattern, Site, SiteError, runtime_sites, user_sites,
+};

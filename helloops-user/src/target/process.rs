@@ -29,12 +29,16 @@ pub fn stat(pid: u32) -> io::Result<Stat> {
 /// The fields behind the name, which is in parentheses and may hold anything (proc_pid_stat(5)).
 fn parse_stat(text: &[u8]) -> Option<Stat> {
     let behind = text.iter().rposition(|byte| *byte == b')')? + 1;
-    let fields: Vec<&str> =
-        std::str::from_utf8(text.get(behind..)?).ok()?.split_ascii_whitespace().collect();
+    let fields: Vec<&str> = std::str::from_utf8(text.get(behind..)?)
+        .ok()?
+        .split_ascii_whitespace()
+        .collect();
     // Field 3 (state) is the first behind the name; 4 is ppid and 22 starttime.
     let ticks: u64 = fields.get(19)?.parse().ok()?;
     // SAFETY: sysconf has no preconditions.
-    let per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok()?.max(1);
+    let per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) })
+        .ok()?
+        .max(1);
     Some(Stat {
         parent: fields.get(1)?.parse().ok()?,
         start: ticks.checked_mul(1_000_000_000 / per_second)?,
@@ -60,7 +64,9 @@ pub fn tgid(pid: u32) -> io::Result<u32> {
 /// When the process is gone.
 pub fn comm(pid: u32) -> io::Result<String> {
     let text = fs::read(format!("/proc/{pid}/comm"))?;
-    Ok(String::from_utf8_lossy(&text).trim_end_matches('\n').to_owned())
+    Ok(String::from_utf8_lossy(&text)
+        .trim_end_matches('\n')
+        .to_owned())
 }
 
 /// The executable as the process names it, without a trailing ` (deleted)`.
@@ -70,7 +76,10 @@ pub fn comm(pid: u32) -> io::Result<String> {
 /// When the process is gone, has none (a kernel thread), or is not ours to see.
 pub fn exe(pid: u32) -> io::Result<PathBuf> {
     let link = fs::read_link(format!("/proc/{pid}/exe"))?;
-    match link.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
+    match link
+        .to_str()
+        .and_then(|text| text.strip_suffix(" (deleted)"))
+    {
         Some(path) => Ok(PathBuf::from(path)),
         None => Ok(link),
     }
@@ -80,7 +89,11 @@ pub fn exe(pid: u32) -> io::Result<PathBuf> {
 pub fn exe_file(pid: u32) -> Inode {
     match fs::metadata(format!("/proc/{pid}/exe")) {
         Ok(metadata) => inode_of(&metadata),
-        Err(_) => Inode { number: 0, device: 0, reserved: 0 },
+        Err(_) => Inode {
+            number: 0,
+            device: 0,
+            reserved: 0,
+        },
     }
 }
 
@@ -89,19 +102,27 @@ pub fn all() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// The running processes that a selector chooses, and their descendants.
 pub fn matching(selector: &Selector) -> Vec<u32> {
     let pids = all();
-    let mut chosen: HashSet<u32> =
-        pids.iter().copied().filter(|pid| is_chosen(*pid, selector)).collect();
+    let mut chosen: HashSet<u32> = pids
+        .iter()
+        .copied()
+        .filter(|pid| is_chosen(*pid, selector))
+        .collect();
     if let Selector::Cgroup(path) = selector {
         chosen.extend(in_cgroup(path));
     }
-    let parents: HashMap<u32, u32> =
-        pids.iter().filter_map(|pid| Some((*pid, stat(*pid).ok()?.parent))).collect();
+    let parents: HashMap<u32, u32> = pids
+        .iter()
+        .filter_map(|pid| Some((*pid, stat(*pid).ok()?.parent)))
+        .collect();
     // Each round adds one generation.
     loop {
         let children: Vec<u32> = parents
@@ -123,9 +144,8 @@ fn is_chosen(pid: u32, selector: &Selector) -> bool {
     match selector {
         Selector::Pid(wanted) => pid == *wanted,
         Selector::Exe(path) => runs(pid, path),
-        Selector::Comm(pattern) => comm(pid).is_ok_and(|name| {
-            glob::compile(pattern).is_ok_and(|glob| glob::matches(&glob, &name))
-        }),
+        Selector::Comm(pattern) => comm(pid)
+            .is_ok_and(|name| glob::compile(pattern).is_ok_and(|glob| glob::matches(&glob, &name))),
         Selector::Cgroup(_) | Selector::Command(_) => false,
     }
 }
@@ -161,14 +181,23 @@ mod tests {
     #[test]
     fn a_name_may_hold_parentheses_and_spaces() {
         let text = b"7 (a) b (c) S 3 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 1200 9 9";
-        assert_eq!(parse_stat(text), Some(Stat { parent: 3, start: 12_000_000_000 }));
+        assert_eq!(
+            parse_stat(text),
+            Some(Stat {
+                parent: 3,
+                start: 12_000_000_000
+            })
+        );
         assert_eq!(parse_stat(b"7 (a"), None);
         assert_eq!(parse_stat(b""), None);
     }
 
     #[test]
     fn this_process_and_its_children_are_found_by_pid_and_exe() {
-        let mut child = std::process::Command::new("sleep").arg("20").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("20")
+            .spawn()
+            .unwrap();
         let own = std::process::id();
         let by_pid = matching(&Selector::Pid(own));
         let by_exe = matching(&Selector::Exe(std::env::current_exe().unwrap()));

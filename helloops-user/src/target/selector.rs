@@ -122,7 +122,10 @@ impl Selector {
         match self {
             Self::Pid(pid) => match process::tgid(pid) {
                 Ok(tgid) if tgid == pid => Ok(self),
-                Ok(process) => Err(SelectorError::Thread { thread: pid, process }),
+                Ok(process) => Err(SelectorError::Thread {
+                    thread: pid,
+                    process,
+                }),
                 Err(_) => Err(SelectorError::NoProcess(pid)),
             },
             Self::Exe(path) => Ok(Self::Exe(executable(&path)?)),
@@ -147,18 +150,27 @@ pub fn compile_comm(pattern: &str) -> Result<CommGlob, GlobError> {
 
 /// The real path of an ELF executable.
 fn executable(path: &Path) -> Result<PathBuf, SelectorError> {
-    let unreadable =
-        |reason| SelectorError::Unreadable { path: path.display().to_string(), reason };
+    let unreadable = |reason| SelectorError::Unreadable {
+        path: path.display().to_string(),
+        reason,
+    };
     let real = fs::canonicalize(path).map_err(unreadable)?;
     let mut start = Vec::new();
     fs::File::open(&real)
         .and_then(|file| file.take(64).read_to_end(&mut start))
         .map_err(unreadable)?;
     let refuse = |what, instead| {
-        Err(SelectorError::NotAnElf { path: path.display().to_string(), what, instead })
+        Err(SelectorError::NotAnElf {
+            path: path.display().to_string(),
+            what,
+            instead,
+        })
     };
     if start.starts_with(b"#!") {
-        return refuse("a script", "watch its interpreter with --exe, or its name with --comm");
+        return refuse(
+            "a script",
+            "watch its interpreter with --exe, or its name with --comm",
+        );
     }
     if !start.starts_with(b"\x7fELF") {
         return refuse("not an ELF file", "give the program's own binary");
@@ -171,8 +183,8 @@ fn executable(path: &Path) -> Result<PathBuf, SelectorError> {
 
 /// The directory of a cgroup, given as a path in the file system or within the hierarchy.
 fn cgroup(path: &Path) -> Result<PathBuf, SelectorError> {
-    let root = cgroup2_root()
-        .ok_or_else(|| SelectorError::NoCgroup2(path.display().to_string()))?;
+    let root =
+        cgroup2_root().ok_or_else(|| SelectorError::NoCgroup2(path.display().to_string()))?;
     let inside = root.join(path.strip_prefix("/").unwrap_or(path));
     [path.to_path_buf(), inside]
         .into_iter()
@@ -220,7 +232,10 @@ mod tests {
         assert!(text(Selector::Exe(script.path().into())).contains("truncated"));
         assert!(text(Selector::Comm(String::new())).contains("empty"));
         let missing = text(Selector::Cgroup("no/such/unit".into()));
-        assert!(missing.contains("no such directory") || missing.contains("no cgroup2"), "{missing}");
+        assert!(
+            missing.contains("no such directory") || missing.contains("no cgroup2"),
+            "{missing}"
+        );
     }
 
     #[test]
