@@ -2,11 +2,15 @@
 
 use std::collections::HashMap;
 use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+
+use crate::process::{Ended, Running};
 
 /// The `helloops` command.
 ///
@@ -15,6 +19,19 @@ use anyhow::{Context, Result, bail};
 pub fn helloops() -> Result<PathBuf> {
     built("HELLOOPS_BIN")
 }
+
+/// Runs `helloops` with these arguments to its end, whatever that is.
+///
+/// # Errors
+/// When it cannot start, or takes too long.
+pub fn cli<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Ended> {
+    let mut command = Command::new(helloops()?);
+    command.args(arguments);
+    Running::start(&mut command, CLI_LIMIT)?.wait()
+}
+
+/// Enough for a command that fails, or asks an agent, also in an emulated machine.
+const CLI_LIMIT: Duration = Duration::from_secs(120);
 
 /// The sample service.
 ///
@@ -25,7 +42,7 @@ pub fn shop() -> Result<PathBuf> {
 }
 
 /// A victim by its name: `rust_panics`, `rust_panics_abort`, `syscalls`, `c_faults`,
-/// `c_faults_static` or `cpp_faults`. Their sources in `tests/victims/` say what each mode does.
+/// `c_faults_static`, `cpp_faults` or `compat`. Their sources in `tests/victims/` say what each mode does.
 ///
 /// # Errors
 /// When there is no such victim, or it is not there and cannot be built.

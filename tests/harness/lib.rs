@@ -9,16 +9,20 @@
 
 mod agent;
 mod artifacts;
+mod own;
 mod process;
 mod source;
 mod stack;
 mod wait;
+mod waiting;
 mod watch;
 
 pub use agent::Agent;
-pub use artifacts::{helloops, shop, victim};
+pub use artifacts::{cli, helloops, shop, victim};
+pub use own::{OwnCgroup, OwnVictim, open_directory, own_name};
 pub use process::{Ended, Running};
 pub use source::{Place, place};
 pub use stack::{frame, functions, own_functions};
 pub use wait::eventually;
+pub use waiting::{Waiting, go};
 pub use watch::{Report, Watch, Watching, watch};

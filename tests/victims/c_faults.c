@@ -1,7 +1,8 @@
 /* Fails in every way that C offers: `c_faults MODE [ARGUMENT]...`.
  *
  * Built with -O2 -g -fstack-protector-all -D_FORTIFY_SOURCE=2, once dynamically linked
- * (c_faults) and once statically (c_faults_static). Each mode says what must come of it. */
+ * (c_faults) and once statically (c_faults_static). Each mode says what must come of it.
+ * `c_faults wait MODE [ARGUMENT]...` waits for SIGUSR1 first. */
 #define _GNU_SOURCE
 #include <assert.h>
 #include <pthread.h>
@@ -167,6 +168,42 @@ static NOINLINE void eat_memory(long mebibytes) {
              0);
 }
 
+/* A thread that is not the leader becomes the program given, which takes over the leader's id. */
+static void *exec_command(void *command) {
+    execv(((char **)command)[0], command);
+    perror("c_faults: exec");
+    exit(127);
+}
+
+static NOINLINE void exec_from_thread(char **command) {
+    pthread_t thread;
+    pthread_create(&thread, NULL, exec_command, command);
+    pthread_join(thread, NULL);
+}
+
+/* A thread aborts in call_abort while the main thread waits for it; SIGABRT. */
+static void *abort_at_once(void *unused) {
+    (void)unused;
+    call_abort();
+    return NULL;
+}
+
+static NOINLINE void abort_in_thread(void) {
+    pthread_t thread;
+    pthread_create(&thread, NULL, abort_at_once, NULL);
+    pthread_join(thread, NULL);
+}
+
+static void wait_for_go(void) {
+    sigset_t go;
+    int received;
+    sigemptyset(&go);
+    sigaddset(&go, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &go, NULL);
+    sigwait(&go, &received);
+    sigprocmask(SIG_UNBLOCK, &go, NULL);
+}
+
 /* Waits to be killed. */
 static void sleep_for_ever(void) {
     for (;;)
@@ -174,6 +211,11 @@ static void sleep_for_ever(void) {
 }
 
 int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], "wait") == 0) {
+        wait_for_go();
+        argc--;
+        argv++;
+    }
     const char *mode = argc > 1 ? argv[1] : "";
     const char *argument = argc > 2 ? argv[2] : "";
     volatile int zero = 0;
@@ -214,6 +256,10 @@ int main(int argc, char **argv) {
         double_fork();
     else if (MODE("exec_other"))
         exec_other(argv + 2);
+    else if (MODE("exec_from_thread"))
+        exec_from_thread(argv + 2);
+    else if (MODE("abort_in_thread"))
+        abort_in_thread();
     else if (MODE("report"))
         reports();
     else if (MODE("eat_memory"))

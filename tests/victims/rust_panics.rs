@@ -3,6 +3,7 @@
 //! Built twice: as `rust_panics` (unwinding) and as `rust_panics_abort` (panic=abort, so that each
 //! panic, caught or not, ends the process by SIGABRT). The outcomes below are those of the
 //! unwinding build; an uncaught panic of the main thread exits with code 101.
+//! `rust_panics wait MODE [NUMBER]` waits for SIGUSR1 first.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,9 +17,13 @@ use std::thread;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let mode = arguments.next().unwrap_or_default();
+    let mut mode = arguments.next().unwrap_or_default();
     if mode == "start_then_panic" {
         panic!("at once");
+    }
+    if mode == "wait" {
+        wait_for_go();
+        mode = arguments.next().unwrap_or_default();
     }
     let number = arguments
         .next()
@@ -48,6 +53,19 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+fn wait_for_go() {
+    // SAFETY: the set is initialised by sigemptyset before it is used.
+    unsafe {
+        let mut go = std::mem::zeroed();
+        let mut received = 0;
+        libc::sigemptyset(&raw mut go);
+        libc::sigaddset(&raw mut go, libc::SIGUSR1);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const go, std::ptr::null_mut());
+        libc::sigwait(&raw const go, &raw mut received);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const go, std::ptr::null_mut());
+    }
 }
 
 /// `main panicked`; exit code 101.

@@ -10,6 +10,7 @@
 )]
 
 use std::ffi::CStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -43,6 +44,16 @@ fn main() {
         ),
         "threads" => threads(number(0, 4), number(1, 10_000)),
         "idle" => idle(),
+        "in_flight_before" => in_flight_before(number(0, 100)),
+        "interrupted" => interrupted(
+            rest.first().is_some_and(|how| how == "restart"),
+            number(1, 20),
+        ),
+        "processes" => processes(number(0, 3), number(1, 1_000)),
+        "batches" => batches(number(0, 1_000), number(1, 500)),
+        "one_sleep" => {
+            sleep_measured(number(0, 1_000) * 1_000_000);
+        }
         _ => {
             eprintln!("syscalls: no mode '{mode}'");
             std::process::exit(64);
@@ -74,8 +85,9 @@ fn now() -> u64 {
 }
 
 /// `nanosleep` in two modes: `short_calls` of `short_ns` and, spread among them, `long_calls` of
-/// `long_ns`. Prints how long each call took, measured around it, ascending:
-/// `{"call":"nanosleep","count":N,"durations_ns":[…]}`.
+/// `long_ns`. Prints how long each call took, measured around it, ascending, and how long a call
+/// that does nothing takes measured so, which is what the measuring itself and the way in and out of
+/// the kernel add: `{"call":"nanosleep","count":N,"durations_ns":[…],"overhead_ns":NS}`.
 fn bimodal(short_ns: u64, long_ns: u64, short_calls: u64, long_calls: u64) {
     // The default slack of 50 µs would let the kernel end short sleeps together with others.
     // SAFETY: PR_SET_TIMERSLACK takes one integer.
@@ -94,8 +106,26 @@ fn bimodal(short_ns: u64, long_ns: u64, short_calls: u64, long_calls: u64) {
     let count = durations.len();
     println!(
         "{}",
-        json!({"call": "nanosleep", "count": count, "durations_ns": durations})
+        json!({
+            "call": "nanosleep",
+            "count": count,
+            "durations_ns": durations,
+            "overhead_ns": measured_overhead(),
+        })
     );
+}
+
+/// The median of what measuring getppid gives.
+fn measured_overhead() -> u64 {
+    let mut durations: Vec<u64> = (0..1_001)
+        .map(|_| {
+            let start = now();
+            getppid();
+            now() - start
+        })
+        .collect();
+    durations.sort_unstable();
+    durations[500]
 }
 
 fn sleep_measured(ns: u64) -> u64 {
@@ -156,28 +186,175 @@ fn open(path: &CStr, flags: c_int) -> c_long {
 /// A thread blocks in readv of a pipe that nobody writes to, until the process exits after
 /// `milliseconds`. Prints `{"calls":{"readv":{"count":0,"unfinished":1}}}`.
 fn in_flight(milliseconds: u64) {
-    let mut pipe = [0; 2];
-    // SAFETY: `pipe` has room for both descriptors.
-    assert_eq!(
-        unsafe { libc::pipe(pipe.as_mut_ptr()) },
-        0,
-        "a pipe must open"
-    );
-    let [reader, _writer] = pipe;
-    thread::spawn(move || {
-        let mut byte = 0_u8;
-        let part = libc::iovec {
-            iov_base: (&raw mut byte).cast(),
-            iov_len: 1,
-        };
-        // SAFETY: `part` describes one writable byte that outlives the call.
-        unsafe { libc::syscall(libc::SYS_readv, reader, &raw const part, 1) };
-    });
+    let (reader, _writer) = pipe();
+    thread::spawn(move || readv_byte(reader));
     thread::sleep(Duration::from_millis(milliseconds));
     println!(
         "{}",
         json!({"calls": {"readv": {"count": 0, "unfinished": 1}}})
     );
+}
+
+/// A pipe: its reading and its writing end.
+fn pipe() -> (c_int, c_int) {
+    let mut ends = [0; 2];
+    // SAFETY: `ends` has room for both descriptors.
+    let result = unsafe { libc::pipe(ends.as_mut_ptr()) };
+    assert_eq!(result, 0, "a pipe must open");
+    (ends[0], ends[1])
+}
+
+/// Reads a byte by readv. 1, or -1 if it failed.
+fn readv_byte(from: c_int) -> c_long {
+    let mut byte = 0_u8;
+    let part = libc::iovec {
+        iov_base: (&raw mut byte).cast(),
+        iov_len: 1,
+    };
+    // SAFETY: `part` describes one writable byte that outlives the call.
+    unsafe { libc::syscall(libc::SYS_readv, from, &raw const part, 1) }
+}
+
+fn write_byte(to: c_int) {
+    // SAFETY: one readable byte.
+    let written = unsafe { libc::write(to, [0_u8].as_ptr().cast(), 1) };
+    assert_eq!(written, 1, "a pipe must take a byte");
+}
+
+/// Blocks SIGUSR1 in this thread and in those that it starts from now on.
+fn hold_go() -> libc::sigset_t {
+    // SAFETY: the set is initialised by sigemptyset before it is used.
+    unsafe {
+        let mut go = std::mem::zeroed();
+        libc::sigemptyset(&raw mut go);
+        libc::sigaddset(&raw mut go, libc::SIGUSR1);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const go, std::ptr::null_mut());
+        go
+    }
+}
+
+fn wait_for_go(go: &libc::sigset_t) {
+    let mut received = 0;
+    // SAFETY: the set is initialised.
+    unsafe { libc::sigwait(go, &raw mut received) };
+}
+
+/// A thread is blocked in readv when this waits for SIGUSR1. Then that call returns, and the
+/// thread makes `count` more, which the truth is about: `{"calls":{"readv":{"count":N,"errors":{}}}}`.
+fn in_flight_before(count: u64) {
+    let (reader, writer) = pipe();
+    let (tell, told) = std::sync::mpsc::channel();
+    let reading = thread::spawn(move || {
+        tell.send(own_tid()).unwrap();
+        for _ in 0..=count {
+            readv_byte(reader);
+        }
+    });
+    until_blocked(told.recv().unwrap());
+    let go = hold_go();
+    wait_for_go(&go);
+    for _ in 0..=count {
+        write_byte(writer);
+    }
+    reading.join().unwrap();
+    println!("{}", json!({"calls": {"readv": {"count": count, "errors": {}}}}));
+}
+
+fn own_tid() -> libc::pid_t {
+    // SAFETY: gettid takes no arguments and always succeeds.
+    unsafe { libc::gettid() }
+}
+
+/// Waits until a thread sleeps in a readv.
+fn until_blocked(tid: libc::pid_t) {
+    let readv = format!("{} ", libc::SYS_readv);
+    loop {
+        let call = std::fs::read_to_string(format!("/proc/self/task/{tid}/syscall")).unwrap();
+        if call.starts_with(&readv) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A thread's readv is interrupted by a signal with a handler, `times` times, until a byte comes.
+/// With `restart` (SA_RESTART) that is one call for the program, which the kernel takes up again;
+/// without, each is a call that fails with EINTR, and the thread makes a new one. Prints
+/// `{"calls":{"readv":{"count":N,"errors":{…}}}}`.
+fn interrupted(restart: bool, times: u64) {
+    static HANDLED: AtomicU64 = AtomicU64::new(0);
+    extern "C" fn handle(_: c_int) {
+        HANDLED.fetch_add(1, Ordering::SeqCst);
+    }
+    // SAFETY: the action is initialised, and its handler is async-signal-safe.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handle as extern "C" fn(c_int) as libc::sighandler_t;
+        action.sa_flags = if restart { libc::SA_RESTART } else { 0 };
+        libc::sigaction(libc::SIGUSR2, &raw const action, std::ptr::null_mut());
+    }
+    let (reader, writer) = pipe();
+    let (tell, told) = std::sync::mpsc::channel();
+    let reading = thread::spawn(move || {
+        tell.send(own_tid()).unwrap();
+        let mut calls = 1_u64;
+        while readv_byte(reader) < 0 {
+            calls += 1;
+        }
+        calls
+    });
+    let tid = told.recv().unwrap();
+    for number in 0..times {
+        until_blocked(tid);
+        // SAFETY: the thread is alive, for no byte has come yet.
+        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, libc::SIGUSR2) };
+        while HANDLED.load(Ordering::SeqCst) == number {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    until_blocked(tid);
+    write_byte(writer);
+    let calls = reading.join().unwrap();
+    let errors = match calls {
+        1 => json!({}),
+        _ => json!({"EINTR": calls - 1}),
+    };
+    println!("{}", json!({"calls": {"readv": {"count": calls, "errors": errors}}}));
+}
+
+/// Waits for SIGUSR1; then `processes` children make `count` getppid calls, twice and three times as
+/// many and so on, and this process a hundred times as many as the first. Prints
+/// `{"getppid":{PID:N,…}}`.
+fn processes(processes: u64, count: u64) {
+    wait_for_go(&hold_go());
+    let mut calls = serde_json::Map::new();
+    for number in 1..=processes {
+        // SAFETY: this process has one thread, so that the child may go on as it likes.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            repeat(count * number, getppid);
+            // SAFETY: always possible.
+            unsafe { libc::_exit(0) };
+        }
+        assert!(child > 0, "a child must start");
+        calls.insert(child.to_string(), json!(count * number));
+    }
+    repeat(count * 100, getppid);
+    calls.insert(std::process::id().to_string(), json!(count * 100));
+    for _ in 0..processes {
+        // SAFETY: a null status is allowed.
+        unsafe { libc::wait(std::ptr::null_mut()) };
+    }
+    println!("{}", json!({ "getppid": calls }));
+}
+
+/// `first` getppid calls; and when SIGUSR1 came, `second` more. Lives on until another comes.
+fn batches(first: u64, second: u64) {
+    repeat(first, getppid);
+    let go = hold_go();
+    wait_for_go(&go);
+    repeat(second, getppid);
+    wait_for_go(&go);
 }
 
 /// Calls as fast as it can: `getppid`, or `read` of one byte from /dev/zero. Prints

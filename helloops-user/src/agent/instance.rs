@@ -1,7 +1,6 @@
 //! A running instance: its kernel side, its threads, and what they share.
 
 use std::{
-    collections::HashMap,
     fs,
     path::{Path, PathBuf},
     sync::{
@@ -17,8 +16,9 @@ use thiserror::Error;
 
 use super::{
     Options, State, Target, TargetStatus,
-    intake::{Intake, Outlets, Process, ToProbe},
+    intake::{Intake, Outlets, ToProbe},
     investigator::{Investigator, Work},
+    joining::{Joining, Newcomers},
     prober::{Findings, Prober, common_libraries},
     scopes::Scopes,
     stop::Stop,
@@ -30,7 +30,7 @@ use crate::{
         abi::{FLAG_AWAITS_EXEC, FLAG_PER_PROCESS, Watched},
         inode_of, require_privileges,
     },
-    symbol::{self, Symbolizer},
+    symbol::{self, Mapping, Symbolizer},
     target::{Selector, SelectorError, SiteError, cgroup_id, compile_comm, process},
 };
 
@@ -107,17 +107,26 @@ impl Instance {
             .map(|(n, target)| watched(n as u32, target))
             .collect();
         let (exes, cgroups) = select(&mut selectors, &options.targets, &targets)?;
-        let running = watch_running(&mut selectors, &options.targets, &targets);
+        let scopes = Arc::new(Scopes::new(&names));
+        let mut counters = kernel.counters;
+        let running = Joining {
+            selectors: &mut selectors,
+            counters: &mut counters,
+            scopes: &scopes,
+        }
+        .watch_running(&options.targets, &targets);
+        probe_running(&mut prober, running.keys().copied());
+        state.set_probes(prober.count());
 
         let selectors = Arc::new(Mutex::new(selectors));
-        let scopes = Arc::new(Scopes::new(&names));
+        let newcomers = Arc::new(Newcomers::new()?);
         let (work_in, work_out) = mpsc::sync_channel(QUEUE);
         let (probes_in, probes_out) = mpsc::channel();
         let (stop_ticker, ticks) = mpsc::channel();
         let stop = Arc::new(Stop::new()?);
 
         let ticker = Ticker {
-            counters: kernel.counters,
+            counters,
             lost: kernel.lost,
             selectors: Arc::clone(&selectors),
             scopes: Arc::clone(&scopes),
@@ -125,6 +134,7 @@ impl Instance {
             probes: probes_in.clone(),
             exes,
             cgroups,
+            newcomers: Arc::clone(&newcomers),
             unassigned: Vec::new(),
         };
         let outlets = Outlets {
@@ -143,10 +153,11 @@ impl Instance {
             let state = Arc::clone(&state);
             move || investigate(state, findings, symbolizer, &work_out)
         })?;
+        let source = (kernel.events, kernel.mappings, kernel.log);
+        let intake = Intake::new(source, outlets, names, running);
         let intake = spawn("intake", {
             let stop = Arc::clone(&stop);
-            let source = (kernel.events, kernel.mappings, kernel.log);
-            move || Intake::new(source, outlets, names, running).run(&stop)
+            move || intake.run(&stop, &newcomers)
         })?;
         let ticker = spawn("ticker", move || tick(ticker, &ticks))?;
         Ok(Self {
@@ -370,6 +381,19 @@ fn probe_ahead(prober: &mut Prober, targets: &[Target]) -> Result<(), StartError
     Ok(())
 }
 
+/// Probes what processes that are watched already run code from.
+fn probe_running(prober: &mut Prober, pids: impl Iterator<Item = u32>) {
+    for pid in pids {
+        let exe = process::exe(pid).unwrap_or_default();
+        for mapping in Mapping::of_process(pid).unwrap_or_default() {
+            let open_as = mapping.open_as.as_ref().unwrap_or(&mapping.path);
+            for error in prober.probe(open_as, &mapping.path, mapping.path == exe) {
+                log::warn!("{}: {error}", mapping.path.display());
+            }
+        }
+    }
+}
+
 /// Enters the selectors into the kernel's tables.
 fn select(
     selectors: &mut Selectors,
@@ -420,56 +444,6 @@ fn select(
         }
     }
     Ok((exes, cgroups))
-}
-
-/// Watches the processes that run already. From now on the kernel side follows their children; it
-/// is looked until a round finds no new ones, for a process may fork while it is looked at.
-fn watch_running(
-    selectors: &mut Selectors,
-    targets: &[Target],
-    watched: &[Watched],
-) -> HashMap<u32, Process> {
-    const ROUNDS: usize = 5;
-    let own = std::process::id();
-    let mut running = HashMap::new();
-    for _ in 0..ROUNDS {
-        let before = running.len();
-        for (target, watched) in targets.iter().zip(watched) {
-            for pid in process::matching(&target.selector) {
-                if pid != own
-                    && !running.contains_key(&pid)
-                    && let Some(process) = watch_one(selectors, pid, *watched)
-                {
-                    running.insert(pid, process);
-                }
-            }
-        }
-        if running.len() == before {
-            break;
-        }
-    }
-    running
-}
-
-fn watch_one(selectors: &mut Selectors, pid: u32, watched: Watched) -> Option<Process> {
-    if selectors.watched(pid).is_some() {
-        return None;
-    }
-    let start = process::stat(pid).ok()?.start;
-    if let Err(error) = selectors.watch(pid, Watched { start, ..watched }) {
-        log::warn!("process {pid} is not watched: {error}");
-        return None;
-    }
-    // If it ended in between, its id may be another process's by now.
-    if process::stat(pid).map(|stat| stat.start).ok() != Some(start) {
-        selectors.forget(pid);
-        return None;
-    }
-    Some(Process {
-        target: watched.target,
-        exe: process::exe(pid).unwrap_or_default(),
-        file: process::exe_file(pid),
-    })
 }
 
 /// The program that a command's name stands for, found as `execvp(3)` does.

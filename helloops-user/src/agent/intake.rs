@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::{
     State,
     investigator::{Whose, Work},
+    joining::Newcomers,
     scopes::Scopes,
     stop::Stop,
 };
@@ -104,10 +105,14 @@ impl Intake {
         intake
     }
 
-    /// Works until `stop` is set and all events that happened before are handed on.
-    pub fn run(mut self, stop: &Stop) {
+    /// Works until `stop` is set and all events that happened before are handed on. Takes up
+    /// newcomers as they come.
+    pub fn run(mut self, stop: &Stop, newcomers: &Newcomers) {
         loop {
             let stopping = stop.is_set();
+            for (pid, process) in newcomers.take() {
+                self.join(pid, process);
+            }
             self.drain();
             if stopping {
                 break;
@@ -118,7 +123,7 @@ impl Intake {
             if let Some(log) = &mut self.log {
                 log.flush();
             }
-            self.sleep(stop);
+            self.sleep(stop, newcomers);
         }
         // What is still incomplete stays so.
         for pid in self.processes.keys().copied().collect::<Vec<_>>() {
@@ -126,7 +131,7 @@ impl Intake {
         }
     }
 
-    fn sleep(&self, stop: &Stop) {
+    fn sleep(&self, stop: &Stop, newcomers: &Newcomers) {
         let timeout = if self.captures.is_empty() {
             IDLE
         } else {
@@ -135,6 +140,7 @@ impl Intake {
         let mut fds = vec![
             PollFd::new(self.events.as_fd(), PollFlags::POLLIN),
             PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+            PollFd::new(newcomers.as_fd(), PollFlags::POLLIN),
         ];
         if let Some(mappings) = &self.mappings {
             fds.extend(mappings.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
@@ -329,7 +335,8 @@ impl Intake {
         });
     }
 
-    /// Takes up a process that came to be watched without an event, by being moved into a cgroup.
+    /// Takes up a process that came to be watched without an event, and whose first event is here
+    /// before the news of it.
     fn meet(&mut self, header: &Header) {
         if !self.processes.contains_key(&header.tgid) {
             let process = Process {
@@ -338,6 +345,13 @@ impl Intake {
                 file: process::exe_file(header.tgid),
             };
             self.adopt(header.tgid, process);
+        }
+    }
+
+    /// Takes up a newcomer, unless it has been met, or has ended: then it has no executable.
+    fn join(&mut self, pid: u32, process: Process) {
+        if !self.processes.contains_key(&pid) && process::exe(pid).is_ok() {
+            self.adopt(pid, process);
         }
     }
 

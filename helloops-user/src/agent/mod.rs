@@ -8,6 +8,7 @@
 mod instance;
 mod intake;
 mod investigator;
+mod joining;
 mod options;
 mod prober;
 mod scopes;

@@ -7,7 +7,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError, mpsc::Sender},
 };
 
-use super::{State, intake::ToProbe, scopes::Scopes};
+use super::{
+    State,
+    intake::ToProbe,
+    joining::{Joining, Newcomers},
+    scopes::Scopes,
+};
 use crate::{
     histogram::{self, Call, SeriesKey},
     kernel::{
@@ -56,6 +61,8 @@ pub struct Ticker {
     pub exes: Vec<WatchedExe>,
     /// cgroups that processes may be moved into.
     pub cgroups: Vec<WatchedCgroup>,
+    /// Takes processes that were moved into one to the intake.
+    pub newcomers: Arc<Newcomers>,
     /// Counts whose scope's process has not been heard of yet.
     pub unassigned: Vec<Delta>,
 }
@@ -142,17 +149,14 @@ impl Ticker {
                 .selectors
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
+            let mut joining = Joining {
+                selectors: &mut selectors,
+                counters: &mut self.counters,
+                scopes: &self.scopes,
+            };
             for pid in process::in_cgroup(&cgroup.path) {
-                if selectors.watched(pid).is_none()
-                    && let Ok(stat) = process::stat(pid)
-                {
-                    let watched = Watched {
-                        start: stat.start,
-                        ..cgroup.watched
-                    };
-                    if let Err(error) = selectors.watch(pid, watched) {
-                        log::warn!("process {pid} is not watched: {error}");
-                    }
+                if let Some(process) = joining.watch(pid, cgroup.watched) {
+                    self.newcomers.add(pid, process);
                 }
             }
         }

@@ -147,6 +147,12 @@ impl Counters {
         }
     }
 
+    /// A scope for a process of its own, to be given back by [`Counters::release`]; `None` if all
+    /// are taken.
+    pub fn take_scope(&mut self) -> Option<u32> {
+        self.free_scopes.pop(0).ok()
+    }
+
     /// Gives a process's scope back once its process is gone and a last [`Counters::drain`] has
     /// taken its counts. A target's scope is left alone.
     pub fn release(&mut self, scope: u32) {
