@@ -428,7 +428,7 @@ fn is_string(capacity: u64, pointer: u64, length: u64) -> bool {
 /// Whether a word can be an address of user memory on x86-64, above what is never mapped.
 #[inline(always)]
 fn is_pointer(word: u64) -> bool {
-    word >= 1 << 16 && word < 1 << 47
+    (1 << 16..1 << 47).contains(&word)
 }
 
 /// Looks for the C++ exception that is being thrown. The callers of terminate and abort still hold

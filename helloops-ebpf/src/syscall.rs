@@ -171,7 +171,7 @@ pub fn exit(ctx: &RawTracePointContext) {
     let now = unsafe { bpf_ktime_get_ns() };
     let result: i64 = ctx.arg::<u64>(1) as i64;
     let mut errno = 0;
-    if result < 0 && result >= -4095 {
+    if (-4095..0).contains(&result) {
         errno = -result as u32;
         // ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND and ERESTART_RESTARTBLOCK
         // (include/linux/errno.h) never reach the program: the call is restarted, or fails with

@@ -133,8 +133,10 @@ pub fn by_path(pointer: u64) -> Option<Watched> {
     if read <= 1 {
         return None;
     }
+    // By reference, since a copy of the path does not fit on the stack.
+    let path = &path;
     // SAFETY: as for `get`.
-    unsafe { EXE_PATHS.get(&path) }.copied()
+    unsafe { EXE_PATHS.get(path) }.copied()
 }
 
 /// The target that selects the current process's cgroup or one above it, if any.

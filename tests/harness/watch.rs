@@ -150,6 +150,18 @@ impl Report {
             .collect()
     }
 
+    /// The only fault of all, which is of this kind.
+    ///
+    /// # Errors
+    /// When there is none, more than one, or one of another kind; with the whole report.
+    pub fn fault(&self, kind: &str) -> Result<&Value> {
+        let fault = self.only(kind)?;
+        if self.faults().len() != 1 {
+            bail!("expected one fault alone, found\n{:#}", self.json["faults"]);
+        }
+        Ok(fault)
+    }
+
     /// The only fault of a kind.
     ///
     /// # Errors
@@ -184,13 +196,4 @@ impl Report {
                 format!("no latencies of {call}, only of {}", calls.join(", "))
             })
     }
-}
-
-/// The function names of a fault's stack, innermost first, `?` for those without.
-pub fn functions(fault: &Value) -> Vec<&str> {
-    let stack = fault["stack"].as_array().map_or(&[][..], Vec::as_slice);
-    stack
-        .iter()
-        .map(|frame| frame["function"].as_str().unwrap_or("?"))
-        .collect()
 }

@@ -12,7 +12,7 @@
 
 use std::hint::black_box;
 use std::panic;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
 fn main() -> ExitCode {
@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         "tokio_task" => in_tokio_task(),
         "many" => many(number),
         "many_threads" => many_threads(number),
+        "processes" => processes(number),
         "alloc_error" => alloc_error(),
         _ => {
             eprintln!("rust_panics: no mode '{mode}'");
@@ -232,6 +233,22 @@ fn many_threads(count: u64) {
         .collect();
     for worker in workers {
         assert!(worker.join().is_err(), "each worker must have panicked");
+    }
+}
+
+/// `count` processes at once, each of which runs this program anew, panics with `at once` and exits
+/// with code 101; then exit code 0.
+fn processes(count: u64) {
+    let program = std::env::current_exe().unwrap();
+    let children: Vec<_> = (0..count)
+        .map(|_| {
+            let mut child = Command::new(&program);
+            child.arg("start_then_panic").stderr(Stdio::null());
+            child.spawn().unwrap()
+        })
+        .collect();
+    for mut child in children {
+        assert_eq!(child.wait().unwrap().code(), Some(101), "must panic");
     }
 }
 

@@ -117,17 +117,18 @@ impl Investigator {
         let stack = self
             .symbolizer
             .stack(mappings, &capture.registers(), &capture.stack);
-        if let Some(message) = terminated(capture, &stack.frames) {
-            description.kind = Kind::Exception;
-            description.runtime = Some(Runtime::Cpp);
-            description.message = message;
+        if gives_up(capture, &stack.frames)
+            && let Some(cause) = self.chains.panic_under_way(capture)
+        {
+            self.consequence(capture, &description, &cause);
+            return;
         }
+        refine(&mut description, capture, &stack.frames);
         let runtime = description
             .runtime
             .or_else(|| self.findings.runtime(&whose.file))
             .unwrap_or(Runtime::Unknown);
         let header = &capture.event.header;
-        let signal_number = description.signal.as_ref().map(|signal| signal.number);
         let kind = description.kind;
         let mut fault = Fault {
             id: String::new(),
@@ -163,7 +164,7 @@ impl Investigator {
             self.name_user_site(capture, &mut fault);
         }
         let recorded = self.state.record_fault(fault);
-        self.chains.add(capture, &recorded.id, kind, signal_number);
+        self.chains.add(capture, &recorded);
         if self.recorded.len() >= LATE_MESSAGES {
             self.recorded.pop_front();
         }
@@ -171,19 +172,23 @@ impl Investigator {
             .push_back((capture.event.id, recorded.id.clone()));
     }
 
-    /// An abort or a signal that follows from an earlier fault tells how that one ends.
+    /// What follows from an earlier fault, such as an abort or a signal, tells how that one ends.
     fn consequence(&mut self, capture: &Capture, description: &Description, cause: &str) {
         let header = &capture.event.header;
         if let Some(signal) = &description.signal {
             self.chains
                 .signalled(header.tgid, header.start, cause, signal.number);
         }
-        self.state.update_fault(cause, |fault| {
+        let updated = self.state.update_fault(cause, |fault| {
             fault.caught = Some(false);
             if fault.signal.is_none() {
                 fault.signal.clone_from(&description.signal);
             }
         });
+        // What follows from this follows from that.
+        if let Some(fault) = updated {
+            self.chains.add(capture, &fault);
+        }
     }
 
     fn late_message(&mut self, id: u64, message: String) {
@@ -273,17 +278,49 @@ impl Investigator {
     }
 }
 
-/// The exception behind an `abort` that the C++ runtime calls without `std::terminate`, as it does
-/// for one that leaves a `noexcept` function.
-fn terminated(capture: &Capture, stack: &[Frame]) -> Option<String> {
-    if capture.site_kind() != Some(SiteKind::Abort) {
-        return None;
-    }
-    let mut callers = stack.iter().skip(1).take_while(|frame| !frame.in_app);
-    if callers.any(is_cpp_runtime) {
-        exception(capture)
-    } else {
-        None
+/// The functions of language runtimes that a fault's site was called through.
+fn called_through(stack: &[Frame]) -> impl Iterator<Item = &Frame> {
+    stack.iter().skip(1).take_while(|frame| !frame.in_app)
+}
+
+/// Whether this is the panic by which Rust's runtime says that another one cannot go on: out of a
+/// destructor that runs for it, or out of a function that must not unwind (library/core's
+/// panicking.rs).
+fn gives_up(capture: &Capture, stack: &[Frame]) -> bool {
+    const FUNCTIONS: [&str; 2] = [
+        "core::panicking::panic_in_cleanup",
+        "core::panicking::panic_cannot_unwind",
+    ];
+    capture.site_kind() == Some(SiteKind::RustPanicHook)
+        && called_through(stack)
+            .filter_map(|frame| frame.function.as_deref())
+            .any(|function| FUNCTIONS.iter().any(|name| function.starts_with(name)))
+}
+
+/// Adds to a description what only the stack tells.
+fn refine(description: &mut Description, capture: &Capture, stack: &[Frame]) {
+    match capture.site_kind() {
+        // The C++ runtime aborts without `std::terminate` for an exception that leaves a `noexcept`
+        // function.
+        Some(SiteKind::Abort) if called_through(stack).any(is_cpp_runtime) => {
+            if let Some(message) = exception(capture) {
+                description.kind = Kind::Exception;
+                description.runtime = Some(Runtime::Cpp);
+                description.message = message;
+            }
+        }
+        // What the C++ runtime puts into the place of a virtual function that there is none of
+        // (Itanium C++ ABI, 3.2.6). It prints the same.
+        Some(SiteKind::CppTerminate) if description.kind == Kind::Abort => {
+            let called =
+                |name| called_through(stack).any(|frame| frame.function.as_deref() == Some(name));
+            if called("__cxa_pure_virtual") {
+                description.message = "pure virtual method called".to_owned();
+            } else if called("__cxa_deleted_virtual") {
+                description.message = "deleted virtual method called".to_owned();
+            }
+        }
+        _ => {}
     }
 }
 

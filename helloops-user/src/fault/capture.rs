@@ -166,6 +166,10 @@ impl Captures {
     pub fn stack(&mut self, id: u64, address: u64, bytes: &[u8], last: bool) -> Option<Capture> {
         let partial = self.partial.get_mut(&id)?;
         let stack = &mut partial.capture.stack;
+        // After an overflow the stack pointer is where there is no stack.
+        if stack.bytes.is_empty() && address > stack.base {
+            stack.base = address;
+        }
         if stack.base.checked_add(stack.bytes.len() as u64) == Some(address) {
             stack.bytes.extend_from_slice(bytes);
         } else {

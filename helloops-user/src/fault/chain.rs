@@ -3,7 +3,10 @@
 
 use std::collections::HashMap;
 
-use super::{capture::Capture, record::Kind};
+use super::{
+    capture::Capture,
+    record::{Caught, Fault, Kind},
+};
 use crate::{kernel::abi::SiteKind, symbol::StackCopy};
 
 /// Faults of one thread that are remembered, innermost last. Panics nest at most a few levels deep
@@ -19,6 +22,7 @@ struct Link {
     stack_pointer: u64,
     /// The word at the stack pointer: the return address, for a site at a function's start.
     top_word: u64,
+    caught: Caught,
     signal: Option<i32>,
 }
 
@@ -48,13 +52,25 @@ impl Chains {
             .iter()
             .rev()
             .find(|link| {
-                link.tid == header.tid && link.kind != Kind::Error && stands(link, &capture.stack)
+                link.tid == header.tid && link.kind != Kind::Error && stands(link, capture)
             })
             .map(|link| link.fault.clone())
     }
 
-    /// Remembers a fault that was recorded under `fault`.
-    pub fn add(&mut self, capture: &Capture, fault: &str, kind: Kind, signal: Option<i32>) {
+    /// The latest panic of the capture's thread: the one for which destructors run, or which leaves
+    /// a function that must not unwind.
+    pub fn panic_under_way(&self, capture: &Capture) -> Option<String> {
+        let header = &capture.event.header;
+        let links = self.processes.get(&(header.tgid, header.start))?;
+        links
+            .iter()
+            .rev()
+            .find(|link| link.tid == header.tid && link.kind == Kind::Panic)
+            .map(|link| link.fault.clone())
+    }
+
+    /// Remembers that a capture was recorded as `fault`, or as a part of it.
+    pub fn add(&mut self, capture: &Capture, fault: &Fault) {
         let header = &capture.event.header;
         let links = self
             .processes
@@ -67,12 +83,13 @@ impl Chains {
             links.remove(0);
         }
         links.push(Link {
-            fault: fault.to_owned(),
-            kind,
+            fault: fault.id.clone(),
+            kind: fault.kind,
             tid: header.tid,
             stack_pointer,
             top_word: word(&capture.stack, stack_pointer).unwrap_or(0),
-            signal,
+            caught: fault.caught,
+            signal: fault.signal.as_ref().map(|signal| signal.number),
         });
     }
 
@@ -87,32 +104,35 @@ impl Chains {
 
     /// A process ended: the fault that it ended of, if one is known, and all is forgotten.
     ///
-    /// It is the fault that led to the signal, or, for exit code 101, which Rust's runtime uses for
-    /// nothing else, the last panic of the main thread.
+    /// It is the fault that led to the signal. An exit code belongs to the last panic of the main
+    /// thread if nothing of the program catches it, be it that the runtime ends the process or a
+    /// panic hook does; or if it is 101, which Rust's runtime uses for nothing else.
     pub fn ended(&mut self, tgid: u32, start: u64, status: u32) -> Option<String> {
         let links = self.processes.remove(&(tgid, start))?;
         let signal = (status & 0x7f).cast_signed();
         let code = status >> 8 & 0xff;
-        links
-            .iter()
-            .rev()
-            .find(|link| {
-                if signal != 0 {
-                    link.signal == Some(signal)
-                } else {
-                    code == 101 && link.kind == Kind::Panic && link.tid == tgid
-                }
-            })
-            .map(|link| link.fault.clone())
+        let by_signal = |link: &&Link| link.signal == Some(signal);
+        let by_code = |link: &&Link| {
+            link.kind == Kind::Panic
+                && link.tid == tgid
+                && (code == 101 || code != 0 && link.caught == Some(false))
+        };
+        let mut latest = links.iter().rev();
+        let cause = if signal != 0 {
+            latest.find(by_signal)
+        } else {
+            latest.find(by_code)
+        };
+        cause.map(|link| link.fault.clone())
     }
 }
 
 /// Whether the earlier fault's frame is still on the stack that is seen now: further out than the
 /// stack pointer, and with the same return address in it.
-fn stands(link: &Link, stack: &StackCopy) -> bool {
-    link.stack_pointer > stack.base
+fn stands(link: &Link, capture: &Capture) -> bool {
+    link.stack_pointer > capture.event.registers.sp
         && link.top_word != 0
-        && word(stack, link.stack_pointer) == Some(link.top_word)
+        && word(&capture.stack, link.stack_pointer) == Some(link.top_word)
 }
 
 fn word(stack: &StackCopy, address: u64) -> Option<u64> {

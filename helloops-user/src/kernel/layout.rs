@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use btf_rs::{Btf as Types, BtfType as _, Type};
-
-use super::abi::{ABSENT, KernelLayout};
+use super::{
+    abi::{ABSENT, KernelLayout},
+    btf::Types,
+};
 
 /// Where the kernel's BTF comes from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,13 +27,13 @@ impl Btf {
             Self::File(path) => path,
             Self::None => return Err("switched off by --btf none".to_owned()),
         };
-        let types = Types::from_file(path).map_err(|error| {
+        let types = Types::read(path).map_err(|error| {
             format!(
                 "{}: {error}; use a kernel with CONFIG_DEBUG_INFO_BTF, or give its BTF with --btf FILE",
                 path.display()
             )
         })?;
-        let offset = |structure, field| field_offset(&types, structure, field).unwrap_or(ABSENT);
+        let offset = |structure, field| types.field_offset(structure, field).unwrap_or(ABSENT);
         Ok(KernelLayout {
             task_tgid: offset("task_struct", "tgid"),
             task_pid: offset("task_struct", "pid"),
@@ -54,45 +55,6 @@ impl Btf {
             super_dev: offset("super_block", "s_dev"),
         })
     }
-}
-
-/// The byte offset of a field, also one within anonymous structures and unions.
-fn field_offset(types: &Types, structure: &str, field: &str) -> Option<u32> {
-    types
-        .resolve_types_by_name(structure)
-        .ok()?
-        .iter()
-        .find_map(|found| match found {
-            Type::Struct(found) => member_offset(types, found, field, 0, 0),
-            _ => None,
-        })
-}
-
-/// Searches the members of a structure or union that starts at `base` bytes.
-fn member_offset(
-    types: &Types,
-    structure: &btf_rs::Struct,
-    field: &str,
-    base: u32,
-    depth: u32,
-) -> Option<u32> {
-    // The kernel nests anonymous members a few levels deep; the bound is for odd files.
-    if depth > 16 {
-        return None;
-    }
-    structure.members.iter().find_map(|member| {
-        let offset = base + member.bit_offset() / 8;
-        match types.resolve_name(member) {
-            Ok(name) if name == field => Some(offset),
-            Ok(name) if !name.is_empty() => None,
-            _ => match types.resolve_type_by_id(member.get_type_id()?).ok()? {
-                Type::Struct(inner) | Type::Union(inner) => {
-                    member_offset(types, &inner, field, offset, depth + 1)
-                }
-                _ => None,
-            },
-        }
-    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! the executable files that processes map. What this kernel cannot do is a [`Feature`] that is
 //! not available, and the rest goes on without it.
 
+mod btf;
 mod counter;
 mod event;
 mod feature;

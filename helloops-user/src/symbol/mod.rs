@@ -12,11 +12,11 @@
 //!                       module ← debug_info ─ Image ← open ← Mapping
 //! ```
 //!
-//! - [`Mapping`] says which file lay where; [`open`] opens that file and no other.
+//! - [`Mapping`] says which file lay where; `open` opens that file and no other.
 //! - [`Image`] is one ELF file, memory-mapped. A module is an image with what is known about it,
 //!   each part found out when first needed: call frame information, symbols, debug information.
 //! - `unwind` walks the stack; no frame pointers are needed.
-//! - `resolve` turns each address into one [`Frame`] per function inlined there; [`demangle`] and
+//! - `resolve` turns each address into one [`Frame`] per function inlined there; `demangle` and
 //!   `origin` make them readable, and tell the program's own code from the rest.
 //!
 //! [`Symbolizer`] does it all. Nothing is global, and everything kept is bounded, by [`Options`].
