@@ -331,10 +331,9 @@ fn a_killed_agent_leaves_no_program_behind_and_its_victim_undisturbed() -> Resul
 
 #[test]
 fn a_victim_lives_on_when_its_agent_ends() -> Result<()> {
-    let victim = Waiting::start(victim("syscalls")?, ["batches", "10", "10"])?;
+    let victim = Waiting::start(victim("syscalls")?, ["processes", "2", "10"])?;
     let agent = Agent::start(["--pid".to_owned(), victim.pid().to_string()])?;
     ensure!(agent.stop()?.code() == Some(0));
-    victim.go()?;
     let ended = victim.go_and_end()?;
     ensure!(ended.code() == Some(0), "{ended:?}");
     Ok(())
