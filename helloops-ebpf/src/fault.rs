@@ -570,6 +570,7 @@ fn copy_stack<C: EbpfContext>(ctx: &C, watched: &Watched, id: u64, sp: u64, chun
         .and_then(|mm| task::read::<u64>(mm, layout.mm_start_stack))
         .unwrap_or(0);
     let mut address = sp;
+    let mut begun = false;
     let mut n = 0;
     while n < STACK_CHUNKS_MAX {
         if n >= chunks {
@@ -593,8 +594,11 @@ fn copy_stack<C: EbpfContext>(ctx: &C, watched: &Watched, id: u64, sp: u64, chun
             let failed = raw_read_user((&raw mut (*event).bytes).cast(), size, address as *const _);
             if failed == 0 { u64::from(size) } else { 0 }
         };
-        address += length;
-        let last = length == 0 || n + 1 >= chunks || (top != 0 && address == top);
+        // After an overflow the stack pointer is below the stack, whose pages begin further up.
+        let below = length == 0 && !begun;
+        begun |= length != 0;
+        address += if below { wanted } else { length };
+        let last = (length == 0 && !below) || n + 1 >= chunks || (top != 0 && address == top);
         // SAFETY: as above.
         unsafe {
             (*event).length = length as u32;
