@@ -392,24 +392,20 @@ unsafe fn details(event: *mut FaultEvent, cookie: u64, registers: &Registers) {
 /// The message of a Rust panic's payload, as pointer and length.
 ///
 /// The payload's type is not known here, but its words tell: a formatted message is a `String`
-/// {capacity, pointer, length}, at the start or behind a `&fmt::Arguments`; a literal is a `&str`
-/// {pointer, length}. A message that is not formatted yet has a capacity with the highest bit set.
+/// {capacity, pointer, length}; a literal is a `&str` {pointer, length}. A message that is not
+/// formatted yet has a capacity with the highest bit set.
 #[inline(always)]
 fn rust_message(payload: u64) -> Option<(u64, u64)> {
-    let words = [
+    let (first, second, third) = (
         user_word(payload),
         user_word(payload + 8),
         user_word(payload + 16),
-        user_word(payload + 24),
-    ];
-    if is_string(words[0], words[1], words[2]) {
-        return Some((words[1], words[2]));
+    );
+    if is_string(first, second, third) {
+        return Some((second, third));
     }
-    if is_string(words[1], words[2], words[3]) {
-        return Some((words[2], words[3]));
-    }
-    if is_pointer(words[0]) && words[1] != 0 && words[1] < 1 << 24 {
-        return Some((words[0], words[1]));
+    if is_pointer(first) && second != 0 && second < 1 << 24 {
+        return Some((first, second));
     }
     None
 }
