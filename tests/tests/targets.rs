@@ -4,13 +4,15 @@
 use std::ffi::{CString, OsStr};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use helloops_tests::{
-    Agent, OwnCgroup, OwnVictim, Running, Waiting, eventually, functions, go, victim, watch,
+    Agent, OwnCgroup, OwnVictim, Running, Waiting, eventually, functions, go, open_directory,
+    victim, watch,
 };
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -185,11 +187,13 @@ fn a_process_that_is_moved_into_a_watched_cgroup_is_captured() -> Result<()> {
     let cgroup = OwnCgroup::new()?;
     let agent = Agent::start([OsStr::new("--cgroup"), cgroup.path().as_os_str()])?;
     let victim = Waiting::start(victim("rust_panics")?, ["wait", "main"])?;
+    let before = probes(&agent)?;
     cgroup.take_in(victim.pid())?;
     eventually("process in the target", LIMIT, || {
         let status = agent.ask(["status"])?;
         Ok((status["targets"][0]["processes"] == 1).then_some(()))
     })?;
+    until_more_probes(&agent, before)?;
     let pid = victim.pid();
     victim.go_and_end()?;
     has_function(&agent.fault_of(pid, "panic")?, "rust_panics::in_main")
@@ -317,13 +321,46 @@ fn a_program_that_replaced_a_watched_one_is_watched_at_once() -> Result<()> {
 fn panics_of_a_program_that_replaced_a_watched_one_are_captured() -> Result<()> {
     let own = OwnVictim::of("rust_panics")?;
     let agent = Agent::start([OsStr::new("--exe"), own.path().as_os_str()])?;
-    let before = agent.ask(["status"])?["probes"].as_u64();
+    let before = probes(&agent)?;
     own.replace_by("rust_panics")?;
-    eventually("probe in the new file", LIMIT, || {
-        Ok((agent.ask(["status"])?["probes"].as_u64() > before).then_some(()))
-    })?;
+    until_more_probes(&agent, before)?;
     let (pid, _) = run(own.path(), ["start_then_panic"])?;
     has_function(&agent.fault_of(pid, "panic")?, "rust_panics::main")
+}
+
+fn probes(agent: &Agent) -> Result<Option<u64>> {
+    Ok(agent.ask(["status"])?["probes"].as_u64())
+}
+
+/// Waits until a file has been probed that was not before.
+fn until_more_probes(agent: &Agent, before: Option<u64>) -> Result<()> {
+    eventually("more probes", LIMIT, || {
+        Ok((probes(agent)? > before).then_some(()))
+    })
+}
+
+#[test]
+fn a_link_that_comes_to_lead_to_another_file_has_that_one_watched() -> Result<()> {
+    let old = OwnVictim::of("c_faults")?;
+    let new = OwnVictim::of("rust_panics")?;
+    let directory = open_directory()?;
+    let current = directory.path().join("current");
+    symlink(old.path(), &current)?;
+    let agent = Agent::start([OsStr::new("--exe"), current.as_os_str()])?;
+    let (aborted, _) = run(&current, ["abort"])?;
+    has_function(&agent.fault_of(aborted, "abort")?, "call_abort")?;
+
+    let before = probes(&agent)?;
+    let next = directory.path().join("next");
+    symlink(new.path(), &next)?;
+    fs::rename(&next, &current)?;
+    until_more_probes(&agent, before)?;
+    for path in [current.as_path(), new.path()] {
+        let (pid, _) = run(path, ["start_then_panic"])?;
+        let fault = agent.fault_of(pid, "panic")?;
+        ensure!(fault["target"] == "current", "{fault:#}");
+    }
+    Ok(())
 }
 
 #[test]
@@ -410,7 +447,7 @@ fn a_bystander_s_faults_and_calls_are_not_reported() -> Result<()> {
 #[test]
 fn the_parent_and_the_siblings_of_a_watched_process_are_bystanders() -> Result<()> {
     let family = "\"$0\" wait abort & echo $! > \"$1\"; wait; \"$0\" abort; exit 7";
-    let directory = helloops_tests::open_directory()?;
+    let directory = open_directory()?;
     let told = directory.path().join("pid");
     let mut command = Command::new("/bin/sh");
     command

@@ -28,7 +28,7 @@ use crate::{
     kernel::{
         Kernel, LoadError, PrivilegeError, Selectors,
         abi::{FLAG_AWAITS_EXEC, FLAG_PER_PROCESS, Watched},
-        inode_of, require_privileges,
+        require_privileges,
     },
     symbol::{self, Mapping, Symbolizer},
     target::{Selector, SelectorError, SiteError, cgroup_id, compile_comm, process},
@@ -416,15 +416,10 @@ fn select(
         match &target.selector {
             Selector::Pid(_) | Selector::Command(_) => {}
             Selector::Exe(path) => {
-                let file = fs::metadata(path).ok().map(|metadata| inode_of(&metadata));
-                selectors
-                    .select_exe(path, file, *watched)
+                let exe = WatchedExe::new(path.clone(), *watched);
+                exe.select(&mut *selectors)
                     .map_err(|error| refuse(error.to_string()))?;
-                exes.push(WatchedExe {
-                    path: path.clone(),
-                    file,
-                    watched: *watched,
-                });
+                exes.push(exe);
             }
             Selector::Comm(pattern) => {
                 let mut glob = compile_comm(pattern).map_err(SelectorError::from)?;

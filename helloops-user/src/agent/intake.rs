@@ -27,7 +27,7 @@ use crate::{
         abi::{ExecEvent, ExitEvent, ForkEvent, Header, Inode},
     },
     symbol::Mapping,
-    target::{MemoryMaps, process},
+    target::{MemoryMaps, map_file, process},
 };
 
 /// How long the thread sleeps when nothing happens, in ms.
@@ -178,10 +178,7 @@ impl Intake {
             match &event {
                 MappingEvent::Lost { count } => self.outlets.state.add_lost("mappings", *count),
                 MappingEvent::Map { pid, file } if self.processes.contains_key(pid) => {
-                    let open_as = PathBuf::from(format!(
-                        "/proc/{pid}/map_files/{:x}-{:x}",
-                        file.start, file.end
-                    ));
+                    let open_as = map_file(*pid, file.start, file.end);
                     let path = file.path.to_path_buf();
                     if file.inode != 0 {
                         // Its name serves when the process is gone already.

@@ -56,9 +56,12 @@ impl MemoryMaps {
                     .processes
                     .get(&parent)
                     .and_then(|parent| parent.programs.last());
-                let mappings = parent
+                let mut mappings = parent
                     .map(|program| program.mappings.clone())
                     .unwrap_or_default();
+                for mapping in &mut mappings {
+                    mapping.open_as = Some(map_file(pid, mapping.start, mapping.end));
+                }
                 // The id may have been another process's before.
                 self.process(pid).programs = vec![Program {
                     since: time,
@@ -71,7 +74,7 @@ impl MemoryMaps {
                     process.programs.push(Program::default());
                 }
                 if let Some(program) = process.programs.last_mut() {
-                    insert(&mut program.mappings, mapping(file));
+                    insert(&mut program.mappings, mapping(pid, file));
                 }
             }
             MappingEvent::Lost { .. } => {}
@@ -127,7 +130,7 @@ impl MemoryMaps {
     }
 }
 
-fn mapping(file: MappedFile) -> Mapping {
+fn mapping(pid: u32, file: MappedFile) -> Mapping {
     const DELETED: &str = " (deleted)";
     let text = file.path.to_string_lossy();
     let (path, deleted) = match text.strip_suffix(DELETED) {
@@ -144,8 +147,14 @@ fn mapping(file: MappedFile) -> Mapping {
         device: file.device,
         inode: file.inode,
         deleted,
-        open_as: None,
+        // Leads to the very file, whatever has its name by now, as long as the process lives.
+        open_as: Some(map_file(pid, file.start, file.end)),
     }
+}
+
+/// The link to the file of a mapping (proc_pid_map_files(5)).
+pub fn map_file(pid: u32, start: u64, end: u64) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/map_files/{start:x}-{end:x}"))
 }
 
 /// Adds a mapping; what it overlaps is no longer there.

@@ -152,11 +152,14 @@ fn is_chosen(pid: u32, selector: &Selector) -> bool {
 
 /// Whether a process runs this file, or one that had its path before it was replaced.
 fn runs(pid: u32, path: &Path) -> bool {
-    if exe(pid).is_ok_and(|exe| exe == path) {
+    let file = fs::metadata(path).map(|file| inode_of(&file));
+    let running = fs::metadata(format!("/proc/{pid}/exe")).map(|file| inode_of(&file));
+    if matches!((running, file), (Ok(running), Ok(file)) if running == file) {
         return true;
     }
-    let running = fs::metadata(format!("/proc/{pid}/exe")).map(|file| inode_of(&file));
-    matches!((running, fs::metadata(path)), (Ok(running), Ok(file)) if running == inode_of(&file))
+    // The process names its file without symbolic links.
+    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    exe(pid).is_ok_and(|exe| exe == real)
 }
 
 /// The processes of a cgroup and those below it.
