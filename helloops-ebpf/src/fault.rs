@@ -101,21 +101,10 @@ pub fn site(ctx: &ProbeContext) {
     if kind == SiteKind::RustPanic as u32 && complete_panic(tid, registers.di, &watched, tgid) {
         return;
     }
-    let Some(id) = report::<_, true>(ctx, &watched, cookie, &registers, &SignalRecord::NONE) else {
-        return;
-    };
-    if kind == SiteKind::RustPanicHook as u32 {
-        let _ = PENDING.insert(
-            tid,
-            Pending {
-                id,
-                payload: registers.di,
-            },
-            0,
-        );
-    } else if kind == SiteKind::Abort as u32 {
+    if kind == SiteKind::Abort as u32 {
         process_exits(tid);
     }
+    report::<_, true>(ctx, &watched, cookie, &registers, &SignalRecord::NONE);
 }
 
 /// A signal is sent to a process: remembers it, so that its end can be explained.
@@ -205,15 +194,10 @@ pub fn signal_delivered(ctx: &RawTracePointContext) {
     let Some(watched) = target::get(tgid) else {
         return;
     };
-    // SAFETY: the helpers have no preconditions; the first one's result is the current task.
-    let user = unsafe {
-        let task: *mut task_struct = bpf_get_current_task_btf();
-        bpf_task_pt_regs(task) as *const pt_regs
-    };
-    // SAFETY: the helper checks the address.
-    let Ok(user) = (unsafe { bpf_probe_read_kernel(user) }) else {
+    let mut user = Registers::default();
+    if !read_user_registers(&mut user) {
         return;
-    };
+    }
     let signal = match SIGNALS.get_ptr(signal_key(tgid, number)) {
         // SAFETY: a live element; at worst it is being overwritten by a newer signal.
         Some(record) => unsafe { *record },
@@ -226,7 +210,7 @@ pub fn signal_delivered(ctx: &RawTracePointContext) {
         process_exits(ctx.pid());
     }
     let cookie = u64::from(SiteKind::FatalSignal as u32) << 32;
-    report::<_, false>(ctx, &watched, cookie, &registers(&user), &signal);
+    report::<_, false>(ctx, &watched, cookie, &user, &signal);
 }
 
 /// The signal that ended a process, which is forgotten with it.
@@ -304,7 +288,8 @@ fn complete_panic(tid: u32, payload: u64, watched: &Watched, tgid: u32) -> bool 
     true
 }
 
-/// Sends a fault with its texts, and then its stack. `None` if there is no room.
+/// Sends a fault with its texts, and then its stack. It tells its caller nothing: what a caller
+/// did on success was measured not to run on Linux 6.1, though the program loaded there.
 #[inline(never)]
 fn report<C: EbpfContext, const IS_SITE: bool>(
     ctx: &C,
@@ -312,12 +297,12 @@ fn report<C: EbpfContext, const IS_SITE: bool>(
     cookie: u64,
     registers: &Registers,
     signal: &SignalRecord,
-) -> Option<u64> {
+) {
     let id = next_id();
     let chunks = STACK_CHUNKS.load().min(STACK_CHUNKS_MAX);
     let Some(mut entry) = EVENTS.reserve::<FaultEvent>(0) else {
         loss::count(Loss::Fault);
-        return None;
+        return;
     };
     let event = entry.as_mut_ptr();
     // SAFETY: the entry is ours, and as large as the event; every field that user space reads is
@@ -344,8 +329,17 @@ fn report<C: EbpfContext, const IS_SITE: bool>(
         }
     }
     entry.submit(NO_WAKEUP);
+    if IS_SITE && (cookie >> 32) as u32 == SiteKind::RustPanicHook as u32 {
+        let _ = PENDING.insert(
+            ctx.pid(),
+            Pending {
+                id,
+                payload: registers.di,
+            },
+            0,
+        );
+    }
     copy_stack(ctx, watched, id, registers.sp, chunks);
-    Some(id)
 }
 
 /// Fills what is particular to the kind of site.
@@ -398,24 +392,20 @@ unsafe fn details(event: *mut FaultEvent, cookie: u64, registers: &Registers) {
 /// The message of a Rust panic's payload, as pointer and length.
 ///
 /// The payload's type is not known here, but its words tell: a formatted message is a `String`
-/// {capacity, pointer, length}, at the start or behind a `&fmt::Arguments`; a literal is a `&str`
-/// {pointer, length}. A message that is not formatted yet has a capacity with the highest bit set.
+/// {capacity, pointer, length}; a literal is a `&str` {pointer, length}. A message that is not
+/// formatted yet has a capacity with the highest bit set.
 #[inline(always)]
 fn rust_message(payload: u64) -> Option<(u64, u64)> {
-    let words = [
+    let (first, second, third) = (
         user_word(payload),
         user_word(payload + 8),
         user_word(payload + 16),
-        user_word(payload + 24),
-    ];
-    if is_string(words[0], words[1], words[2]) {
-        return Some((words[1], words[2]));
+    );
+    if is_string(first, second, third) {
+        return Some((second, third));
     }
-    if is_string(words[1], words[2], words[3]) {
-        return Some((words[2], words[3]));
-    }
-    if is_pointer(words[0]) && words[1] != 0 && words[1] < 1 << 24 {
-        return Some((words[0], words[1]));
+    if is_pointer(first) && second != 0 && second < 1 << 24 {
+        return Some((first, second));
     }
     None
 }
@@ -576,6 +566,7 @@ fn copy_stack<C: EbpfContext>(ctx: &C, watched: &Watched, id: u64, sp: u64, chun
         .and_then(|mm| task::read::<u64>(mm, layout.mm_start_stack))
         .unwrap_or(0);
     let mut address = sp;
+    let mut begun = false;
     let mut n = 0;
     while n < STACK_CHUNKS_MAX {
         if n >= chunks {
@@ -599,8 +590,11 @@ fn copy_stack<C: EbpfContext>(ctx: &C, watched: &Watched, id: u64, sp: u64, chun
             let failed = raw_read_user((&raw mut (*event).bytes).cast(), size, address as *const _);
             if failed == 0 { u64::from(size) } else { 0 }
         };
-        address += length;
-        let last = length == 0 || n + 1 >= chunks || (top != 0 && address == top);
+        // After an overflow the stack pointer is below the stack, whose pages begin further up.
+        let below = length == 0 && !begun;
+        begun |= length != 0;
+        address += if below { wanted } else { length };
+        let last = (length == 0 && !below) || n + 1 >= chunks || (top != 0 && address == top);
         // SAFETY: as above.
         unsafe {
             (*event).length = length as u32;
@@ -715,6 +709,25 @@ fn next_id() -> u64 {
         // SAFETY: a live, aligned element of an array map.
         Some(counter) => unsafe { atomic::fetch_add_u64(counter, 1) + 1 },
         None => 0,
+    }
+}
+
+/// Reads the registers with which the current thread entered the kernel. Apart from its caller,
+/// since all frames of a program that are there at once share 512 bytes. False if it cannot.
+#[inline(never)]
+fn read_user_registers(into: &mut Registers) -> bool {
+    // SAFETY: the helpers have no preconditions; the first one's result is the current task.
+    let user = unsafe {
+        let task: *mut task_struct = bpf_get_current_task_btf();
+        bpf_task_pt_regs(task) as *const pt_regs
+    };
+    // SAFETY: the helper checks the address.
+    match unsafe { bpf_probe_read_kernel(user) } {
+        Ok(user) => {
+            *into = registers(&user);
+            true
+        }
+        Err(_) => false,
     }
 }
 

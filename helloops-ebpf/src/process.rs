@@ -45,21 +45,27 @@ pub fn exec(ctx: &RawTracePointContext) {
     let file = executable(bprm);
 
     let known = target::get(tgid);
-    let selected = target::by_file(&file)
-        .or_else(|| target::by_path(filename))
-        .or_else(|| target::by_comm(&comm))
-        .or_else(target::by_cgroup);
-    let mut watched = match (known, selected) {
+    let mut selected = Watched {
+        target: 0,
+        scope: 0,
+        flags: 0,
+        reserved: 0,
+        start: 0,
+    };
+    let is_selected = target::select(&file, filename, &comm, &mut selected);
+    let mut watched = match known {
         // A process that `run` announced, or one that is followed, stays with its target unless
         // another target selects the new program.
-        (Some(known), Some(selected))
-            if known.flags & FLAG_AWAITS_EXEC == 0 && selected.target != known.target =>
+        Some(known)
+            if is_selected
+                && known.flags & FLAG_AWAITS_EXEC == 0
+                && selected.target != known.target =>
         {
             selected
         }
-        (Some(known), _) => known,
-        (None, Some(selected)) => selected,
-        (None, None) => return,
+        Some(known) => known,
+        None if is_selected => selected,
+        None => return,
     };
     watched.flags &= !(FLAG_AWAITS_EXEC | FLAG_COMPAT);
     if is_32_bit(bprm) {

@@ -7,7 +7,7 @@ use aya_ebpf::{
         bpf_probe_read_kernel_str,
     },
     macros::map,
-    maps::{Array, HashMap, Stack},
+    maps::{Array, HashMap, PerCpuArray, Stack},
 };
 use helloops_ebpf::abi::{
     COMM_BYTES, COMM_GLOBS, CommGlob, FILENAME_BYTES, FLAG_PER_PROCESS, GATE_WORDS, Inode, Loss,
@@ -110,38 +110,60 @@ pub fn own_scope(watched: &mut Watched) {
     }
 }
 
+/// Finds the target that selects a program that starts; false if none does.
+///
+/// Apart from its caller, and with its result in memory: merged into one, the compiler folds the
+/// cases into arithmetic that Linux 6.1's verifier cannot follow.
+#[inline(never)]
+pub fn select(file: &Inode, path: u64, comm: &[u8; COMM_BYTES], found: &mut Watched) -> bool {
+    let selected = by_file(file)
+        .or_else(|| by_path(path))
+        .or_else(|| by_comm(comm))
+        .or_else(by_cgroup);
+    match selected {
+        Some(watched) => {
+            *found = watched;
+            true
+        }
+        None => false,
+    }
+}
+
 /// The target that selects this executable by its file, if any.
 #[inline(always)]
-pub fn by_file(file: &Inode) -> Option<Watched> {
+fn by_file(file: &Inode) -> Option<Watched> {
     // SAFETY: as for `get`.
     unsafe { EXE_FILES.get(file) }.copied()
 }
 
-/// The target that selects the path given to execve, if any. Apart from its caller, for the path
-/// takes half of what a program has for stack.
-#[inline(never)]
-pub fn by_path(pointer: u64) -> Option<Watched> {
-    let mut path = [0u8; FILENAME_BYTES];
-    // SAFETY: the helper checks the address and bounds the copy by the buffer.
-    let read = unsafe {
-        bpf_probe_read_kernel_str(
-            path.as_mut_ptr().cast(),
-            FILENAME_BYTES as u32,
-            pointer as *const _,
-        )
+/// Room for a path: on the stack it would leave the callers too little of the 512 bytes that all
+/// frames of a program share. A program at a tracepoint of exec has its CPU for itself.
+#[map]
+static PATH: PerCpuArray<[u8; FILENAME_BYTES]> = PerCpuArray::with_max_entries(1, 0);
+
+/// The target that selects the path given to execve, if any.
+#[inline(always)]
+fn by_path(pointer: u64) -> Option<Watched> {
+    let path = PATH.get_ptr_mut(0)?;
+    // SAFETY: a live element that nobody else uses meanwhile; the helper checks the address and
+    // bounds the copy by the element.
+    let (path, read) = unsafe {
+        // What an earlier path left behind the NUL would be part of the key.
+        path.write([0; FILENAME_BYTES]);
+        let room = path.cast();
+        let read = bpf_probe_read_kernel_str(room, FILENAME_BYTES as u32, pointer as *const _);
+        (&*path, read)
     };
     if read <= 1 {
         return None;
     }
-    // By reference, since a copy of the path does not fit on the stack.
-    let path = &path;
     // SAFETY: as for `get`.
     unsafe { EXE_PATHS.get(path) }.copied()
 }
 
 /// The target that selects the current process's cgroup or one above it, if any.
 #[inline(always)]
-pub fn by_cgroup() -> Option<Watched> {
+fn by_cgroup() -> Option<Watched> {
     // SAFETY: the helper has no preconditions.
     let own = unsafe { bpf_get_current_cgroup_id() };
     // SAFETY: as for `get`.
@@ -170,7 +192,7 @@ struct CommSearch {
 
 /// The target that selects this thread name, if any.
 #[inline(always)]
-pub fn by_comm(comm: &[u8; COMM_BYTES]) -> Option<Watched> {
+fn by_comm(comm: &[u8; COMM_BYTES]) -> Option<Watched> {
     let mut search = CommSearch {
         comm: *comm,
         found: COMM_GLOBS,

@@ -1,6 +1,6 @@
 //! The test harness: victims that cannot outlive a test, and `helloops` on them.
 //!
-//! A test names a victim ([`victim`]), runs it under `helloops run` ([`watch`]) or beside an agent
+//! A test names a victim ([`victim`]), runs it under `helloops run` ([`watch()`]) or beside an agent
 //! ([`Agent`]), and looks at the report or the answers as JSON, as a user would.
 //!
 //! What gets run is found by environment variables (`HELLOOPS_BIN`, `HELLOOPS_SHOP`,

@@ -45,7 +45,9 @@ fn run<S: AsRef<OsStr>>(program: &Path, arguments: impl IntoIterator<Item = S>) 
 /// `array` and `object` name.
 fn has(object: &Value, members: &[(&str, &[&str])]) -> Result<()> {
     for (name, types) in members {
-        let member = object.get(name).with_context(|| format!("no {name} in {object:#}"))?;
+        let member = object
+            .get(name)
+            .with_context(|| format!("no {name} in {object:#}"))?;
         let found = match member {
             Value::Null => "null",
             Value::Bool(_) => "bool",
@@ -84,34 +86,72 @@ fn every_answer_has_the_documented_shape() -> Result<()> {
             ("lost", OBJECT),
         ],
     )?;
-    ensure!(status["pid"] == agent.pid() && status["faults"] == 3, "{status:#}");
+    ensure!(
+        status["pid"] == agent.pid() && status["faults"] == 3,
+        "{status:#}"
+    );
     let target = &status["targets"][0];
     has(
         target,
-        &[("name", STRING), ("selector", STRING), ("processes", NUMBER), ("faults", NUMBER)],
+        &[
+            ("name", STRING),
+            ("selector", STRING),
+            ("processes", NUMBER),
+            ("faults", NUMBER),
+        ],
     )?;
-    ensure!(target["name"] == panics.name() && target["faults"] == 3, "{status:#}");
+    ensure!(
+        target["name"] == panics.name() && target["faults"] == 3,
+        "{status:#}"
+    );
     let feature = &status["features"][0];
-    has(feature, &[("name", STRING), ("available", &["bool"]), ("detail", STRING)])?;
+    has(
+        feature,
+        &[
+            ("name", STRING),
+            ("available", &["bool"]),
+            ("detail", STRING),
+        ],
+    )?;
 
     let faults = agent.ask(["faults"])?;
     has(
         &faults,
-        &[("faults", ARRAY), ("groups", ARRAY), ("dropped", NUMBER), ("lost", OBJECT)],
+        &[
+            ("faults", ARRAY),
+            ("groups", ARRAY),
+            ("dropped", NUMBER),
+            ("lost", OBJECT),
+        ],
     )?;
     has_shape_of_a_fault(&faults["faults"][0])?;
     let group = &faults["groups"][0];
-    has(group, &[("fingerprint", STRING), ("count", NUMBER), ("first", OBJECT), ("latest", OBJECT)])?;
+    has(
+        group,
+        &[
+            ("fingerprint", STRING),
+            ("count", NUMBER),
+            ("first", OBJECT),
+            ("latest", OBJECT),
+        ],
+    )?;
     ensure!(group["count"] == 3, "{group:#}");
     has_shape_of_a_fault(&group["latest"])?;
 
     for verb in ["hist", "top"] {
         let histograms = agent.ask([verb])?;
         has(&histograms, &[("series", ARRAY), ("lost", OBJECT)])?;
-        ensure!(histograms["series"].as_array().is_some_and(|series| !series.is_empty()));
+        ensure!(
+            histograms["series"]
+                .as_array()
+                .is_some_and(|series| !series.is_empty())
+        );
     }
     let doctor: Value = serde_json::from_str(&cli(["doctor", "--json"])?.stdout)?;
-    has(&doctor, &[("version", STRING), ("kernel", STRING), ("features", ARRAY)])
+    has(
+        &doctor,
+        &[("version", STRING), ("kernel", STRING), ("features", ARRAY)],
+    )
 }
 
 fn has_shape_of_a_fault(fault: &Value) -> Result<()> {
@@ -161,13 +201,19 @@ fn people_get_tables_with_what_happened() -> Result<()> {
         Ok(ended.stdout)
     };
     let status = shown(&["status"])?;
-    ensure!(status.contains(&panics.name()) && status.contains(&calls.name()), "{status}");
+    ensure!(
+        status.contains(&panics.name()) && status.contains(&calls.name()),
+        "{status}"
+    );
     let faults = shown(&["faults"])?;
     ensure!(faults.contains("panic 3 of 3"), "{faults}");
     let groups = shown(&["faults", "--group"])?;
     ensure!(groups.contains("3×"), "{groups}");
     let drawn = shown(&["hist", "--call", "getppid"])?;
-    ensure!(drawn.contains("getppid") && drawn.contains("1,000"), "{drawn}");
+    ensure!(
+        drawn.contains("getppid") && drawn.contains("1,000"),
+        "{drawn}"
+    );
     let top = shown(&["top", "--window", "1h"])?;
     ensure!(top.contains("getppid"), "{top}");
     let one = shown(&["faults", "1"])?;
@@ -179,13 +225,22 @@ fn people_get_tables_with_what_happened() -> Result<()> {
 fn answers_can_be_narrowed_by_target_and_kind() -> Result<()> {
     let (agent, panics, calls) = busy_agent()?;
     let others = agent.ask(["faults", "--target", &calls.name()])?;
-    ensure!(others["faults"].as_array().is_some_and(Vec::is_empty), "{others:#}");
+    ensure!(
+        others["faults"].as_array().is_some_and(Vec::is_empty),
+        "{others:#}"
+    );
     let own = agent.ask(["faults", "--target", &panics.name(), "--kind", "panic"])?;
     ensure!(own["faults"].as_array().map(Vec::len) == Some(3), "{own:#}");
     let latest = agent.ask(["faults", "--limit", "1"])?;
-    ensure!(latest["faults"][0]["message"] == "panic 3 of 3", "{latest:#}");
+    ensure!(
+        latest["faults"][0]["message"] == "panic 3 of 3",
+        "{latest:#}"
+    );
     let own = agent.ask(["hist", "--target", &panics.name(), "--call", "getppid"])?;
-    ensure!(own["series"].as_array().is_some_and(Vec::is_empty), "{own:#}");
+    ensure!(
+        own["series"].as_array().is_some_and(Vec::is_empty),
+        "{own:#}"
+    );
     Ok(())
 }
 
@@ -195,7 +250,11 @@ fn the_socket_is_for_its_owner_and_group_only() -> Result<()> {
     let agent = Agent::start([OsStr::new("--exe"), own.path().as_os_str()])?;
     let socket = fs::metadata(agent.socket())?;
     ensure!(socket.file_type().is_socket());
-    ensure!(socket.permissions().mode() & 0o7777 == 0o660, "{:o}", socket.permissions().mode());
+    ensure!(
+        socket.permissions().mode() & 0o7777 == 0o660,
+        "{:o}",
+        socket.permissions().mode()
+    );
 
     let denied = as_nobody(NOBODY, &agent)?;
     ensure!(denied.code() == Some(1), "{denied:?}");
@@ -210,7 +269,10 @@ fn another_user_is_turned_away_even_when_the_socket_is_open_to_all() -> Result<(
     fs::set_permissions(agent.socket(), fs::Permissions::from_mode(0o666))?;
     let denied = as_nobody(NOBODY, &agent)?;
     ensure!(denied.code() == Some(1), "{denied:?}");
-    ensure!(denied.stdout.is_empty() && !denied.stderr.is_empty(), "{denied:?}");
+    ensure!(
+        denied.stdout.is_empty() && !denied.stderr.is_empty(),
+        "{denied:?}"
+    );
     let admitted = as_nobody("0", &agent)?;
     ensure!(admitted.code() == Some(0), "{admitted:?}");
     Ok(())
@@ -251,7 +313,10 @@ fn a_second_agent_on_the_same_socket_is_refused_and_told_of_the_first() -> Resul
     let second = refused(&agent.socket())?;
     ensure!(second.code() == Some(1), "{second:?}");
     ensure!(second.stderr.contains("already"), "{second:?}");
-    ensure!(second.stderr.contains(&agent.pid().to_string()), "{second:?}");
+    ensure!(
+        second.stderr.contains(&agent.pid().to_string()),
+        "{second:?}"
+    );
     ensure!(agent.ask(["status"])?["pid"] == agent.pid());
     Ok(())
 }
@@ -263,7 +328,10 @@ fn a_file_in_the_socket_s_place_is_left_alone() -> Result<()> {
     fs::write(&path, "data")?;
     let ended = refused(&path)?;
     ensure!(ended.code() == Some(1), "{ended:?}");
-    ensure!(ended.stderr.contains("no socket") && ended.stderr.contains("--socket"), "{ended:?}");
+    ensure!(
+        ended.stderr.contains("no socket") && ended.stderr.contains("--socket"),
+        "{ended:?}"
+    );
     ensure!(fs::read_to_string(&path)? == "data");
     Ok(())
 }
@@ -314,7 +382,10 @@ fn a_killed_agent_leaves_no_program_behind_and_its_victim_undisturbed() -> Resul
     let agent = Agent::start(["--pid".to_owned(), victim.pid().to_string()])?;
     let programs = ids_held_by(agent.pid(), "prog_id:")?;
     let links = ids_held_by(agent.pid(), "link_id:")?;
-    ensure!(!programs.is_empty() && !links.is_empty(), "{programs:?}, {links:?}");
+    ensure!(
+        !programs.is_empty() && !links.is_empty(),
+        "{programs:?}, {links:?}"
+    );
     ensure!(programs.iter().all(|id| exists(BPF_PROG_GET_FD_BY_ID, *id)));
     agent.end(Signal::SIGKILL)?;
     // The kernel frees them a while after the last descriptor is closed.
@@ -360,7 +431,12 @@ fn exists(command: libc::c_long, id: u32) -> bool {
     let attributes = [id, 0, 0];
     // SAFETY: the attributes are readable for the length that is given.
     let descriptor = unsafe {
-        libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(&attributes))
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
     };
     match i32::try_from(descriptor) {
         Ok(descriptor) if descriptor >= 0 => {

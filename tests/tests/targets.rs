@@ -32,7 +32,9 @@ fn run<S: AsRef<OsStr>>(
 
 fn has_function(fault: &Value, name: &str) -> Result<()> {
     ensure!(
-        functions(fault).iter().any(|function| function.contains(name)),
+        functions(fault)
+            .iter()
+            .any(|function| function.contains(name)),
         "no {name} in {fault:#}"
     );
     Ok(())
@@ -40,8 +42,11 @@ fn has_function(fault: &Value, name: &str) -> Result<()> {
 
 /// The processes that a fault or series of this agent's is of, ascending.
 fn processes_with_faults(agent: &Agent) -> Result<Vec<u64>> {
-    let mut pids: Vec<u64> =
-        agent.faults()?.iter().filter_map(|fault| fault["pid"].as_u64()).collect();
+    let mut pids: Vec<u64> = agent
+        .faults()?
+        .iter()
+        .filter_map(|fault| fault["pid"].as_u64())
+        .collect();
     pids.sort_unstable();
     pids.dedup();
     Ok(pids)
@@ -103,11 +108,16 @@ fn each_process_that_panics_right_after_its_exec_is_captured_with_its_stack() ->
     }
     let panics = eventually("panic of each process", LIMIT, || {
         let faults = agent.faults()?;
-        let panics: Vec<Value> =
-            faults.into_iter().filter(|fault| fault["kind"] == "panic").collect();
+        let panics: Vec<Value> = faults
+            .into_iter()
+            .filter(|fault| fault["kind"] == "panic")
+            .collect();
         Ok((panics.len() >= TIMES).then_some(panics))
     })?;
-    let pids: Vec<u64> = panics.iter().filter_map(|fault| fault["pid"].as_u64()).collect();
+    let pids: Vec<u64> = panics
+        .iter()
+        .filter_map(|fault| fault["pid"].as_u64())
+        .collect();
     ensure!(pids == started, "started {started:?}, captured {pids:?}");
     for panic in &panics {
         ensure!(panic["message"] == "at once", "{panic:#}");
@@ -139,7 +149,11 @@ fn a_process_that_execs_in_a_watched_cgroup_is_captured() -> Result<()> {
     let script = format!("echo $$ > {} && exec \"$0\" abort", procs.display());
     let (pid, ended) = run(
         Path::new("/bin/sh"),
-        [OsStr::new("-c"), script.as_ref(), victim("c_faults")?.as_os_str()],
+        [
+            OsStr::new("-c"),
+            script.as_ref(),
+            victim("c_faults")?.as_os_str(),
+        ],
     )?;
     ensure!(ended.signal() == Some(libc::SIGABRT), "{ended:?}");
     has_function(&agent.fault_of(pid, "abort")?, "call_abort")
@@ -151,10 +165,17 @@ fn a_process_in_a_cgroup_below_a_watched_one_is_captured() -> Result<()> {
     let below = cgroup.path().join("below");
     fs::create_dir(&below)?;
     let agent = Agent::start([OsStr::new("--cgroup"), cgroup.path().as_os_str()])?;
-    let script = format!("echo $$ > {}/cgroup.procs && exec \"$0\" abort", below.display());
+    let script = format!(
+        "echo $$ > {}/cgroup.procs && exec \"$0\" abort",
+        below.display()
+    );
     let (pid, _) = run(
         Path::new("/bin/sh"),
-        [OsStr::new("-c"), script.as_ref(), victim("c_faults")?.as_os_str()],
+        [
+            OsStr::new("-c"),
+            script.as_ref(),
+            victim("c_faults")?.as_os_str(),
+        ],
     )?;
     let fault = agent.fault_of(pid, "abort");
     eventually("empty cgroup", LIMIT, || Ok(fs::remove_dir(&below).ok()))?;
@@ -194,7 +215,11 @@ fn a_process_that_execs_into_something_else_stays_watched() -> Result<()> {
 #[test]
 fn a_process_that_execs_from_a_thread_stays_watched_and_its_calls_are_counted_once() -> Result<()> {
     let report = watch(victim("c_faults")?)
-        .args([OsStr::new("exec_from_thread"), victim("syscalls")?.as_os_str(), "counts".as_ref()])
+        .args([
+            OsStr::new("exec_from_thread"),
+            victim("syscalls")?.as_os_str(),
+            "counts".as_ref(),
+        ])
         .run()?;
     ensure!(report.ended.code() == Some(0), "{:?}", report.ended);
     let getppid = report.series("getppid")?;
@@ -227,10 +252,17 @@ fn a_thread_that_fails_after_its_leader_has_exited_is_captured() -> Result<()> {
 
 #[test]
 fn the_exit_code_is_that_of_the_process_when_its_leader_has_exited_first() -> Result<()> {
-    let report = watch(victim("c_faults")?).args(["leader_exits_first"]).run()?;
+    let report = watch(victim("c_faults")?)
+        .args(["leader_exits_first"])
+        .run()?;
     ensure!(report.ended.code() == Some(4), "{:?}", report.ended);
     let exit = report.only("exit")?;
-    ensure!(exit["message"].as_str().is_some_and(|message| message.contains('4')), "{exit:#}");
+    ensure!(
+        exit["message"]
+            .as_str()
+            .is_some_and(|message| message.contains('4')),
+        "{exit:#}"
+    );
     Ok(())
 }
 
@@ -381,8 +413,12 @@ fn two_targets_side_by_side_do_not_mix() -> Result<()> {
     let pids = processes_with_faults(&agent)?;
     ensure!(!pids.contains(&u64::from(counted)), "{pids:?}");
     let status = agent.ask(["status"])?;
-    let names: Vec<&Value> =
-        status["targets"].as_array().into_iter().flatten().map(|target| &target["name"]).collect();
+    let names: Vec<&Value> = status["targets"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|target| &target["name"])
+        .collect();
     ensure!(names == [&one.name(), &other.name()], "{status:#}");
     Ok(())
 }
@@ -401,7 +437,10 @@ fn a_bystander_s_faults_and_calls_are_not_reported() -> Result<()> {
     let pids = processes_with_faults(&agent)?;
     ensure!(pids == [u64::from(pid)], "{pids:?}");
     let getppid = agent.ask(["hist", "--call", "getppid"])?;
-    ensure!(getppid["series"].as_array().is_some_and(Vec::is_empty), "{getppid:#}");
+    ensure!(
+        getppid["series"].as_array().is_some_and(Vec::is_empty),
+        "{getppid:#}"
+    );
     Ok(())
 }
 
@@ -411,7 +450,10 @@ fn the_parent_and_the_siblings_of_a_watched_process_are_bystanders() -> Result<(
     let directory = open_directory()?;
     let told = directory.path().join("pid");
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", family]).arg(victim("c_faults")?).arg(&told);
+    command
+        .args(["-c", family])
+        .arg(victim("c_faults")?)
+        .arg(&told);
     let shell = Running::start(&mut command, LIMIT)?;
     let child: u32 = eventually("child", LIMIT, || {
         let text = fs::read_to_string(&told).unwrap_or_default();
@@ -492,7 +534,13 @@ fn abort_as(pid: u32, program: &Path) -> Result<bool> {
         }
         return Err(error).context("clone3 with set_tid");
     }
-    let status = waitpid(Pid::from_raw(i32::try_from(child)?), Some(WaitPidFlag::__WALL))?;
-    ensure!(matches!(status, WaitStatus::Signaled(_, _, _)), "{status:?}");
+    let status = waitpid(
+        Pid::from_raw(i32::try_from(child)?),
+        Some(WaitPidFlag::__WALL),
+    )?;
+    ensure!(
+        matches!(status, WaitStatus::Signaled(_, _, _)),
+        "{status:?}"
+    );
     Ok(true)
 }

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::{
     Options, State, Target, TargetStatus,
-    intake::{Intake, Outlets, ToProbe},
+    intake::{Intake, Outlets, ProberTask},
     investigator::{Investigator, Work},
     joining::{Joining, Newcomers},
     prober::{Findings, Prober, common_libraries},
@@ -276,12 +276,17 @@ fn join<T>(thread: JoinHandle<T>) -> Option<T> {
     result
 }
 
-fn probe_all(mut prober: Prober, requests: &Receiver<ToProbe>, state: &State) -> Prober {
-    while let Ok(request) = requests.recv() {
-        for error in prober.probe(&request.open_as, &request.path, request.is_executable) {
-            log::warn!("{}: {error}", request.path.display());
+fn probe_all(mut prober: Prober, tasks: &Receiver<ProberTask>, state: &State) -> Prober {
+    while let Ok(task) = tasks.recv() {
+        match task {
+            ProberTask::Probe(file) => {
+                for error in prober.probe(&file.open_as, &file.path, file.is_executable) {
+                    log::warn!("{}: {error}", file.path.display());
+                }
+                state.set_probes(prober.count());
+            }
+            ProberTask::Count { target, processes } => state.set_processes(&target, processes),
         }
-        state.set_probes(prober.count());
     }
     prober
 }

@@ -46,6 +46,20 @@ pub struct Process {
     pub file: Inode,
 }
 
+/// Something for the prober, which does one after the other.
+#[derive(Debug)]
+pub enum ProberTask {
+    /// To probe a file.
+    Probe(ToProbe),
+    /// To say how many processes of a target live, whose files were to be probed before.
+    Count {
+        /// The target's name.
+        target: String,
+        /// How many.
+        processes: u64,
+    },
+}
+
 /// A file to be probed.
 #[derive(Debug)]
 pub struct ToProbe {
@@ -62,7 +76,7 @@ pub struct Outlets {
     /// Faults and exits.
     pub work: SyncSender<Work>,
     /// Files to be probed.
-    pub probes: Sender<ToProbe>,
+    pub probes: Sender<ProberTask>,
     /// Histogram scopes of processes.
     pub scopes: Arc<Scopes>,
     /// Losses.
@@ -325,11 +339,11 @@ impl Intake {
 
     fn probe(&self, open_as: PathBuf, path: PathBuf, is_executable: bool) {
         // The prober ends last, when nobody is interested any more.
-        let _ = self.outlets.probes.send(ToProbe {
+        let _ = self.outlets.probes.send(ProberTask::Probe(ToProbe {
             open_as,
             path,
             is_executable,
-        });
+        }));
     }
 
     /// Takes up a process that came to be watched without an event, and whose first event is here
@@ -377,7 +391,12 @@ impl Intake {
             .filter(|process| process.target == target)
             .count();
         if let Some(name) = self.targets.get(target as usize) {
-            self.outlets.state.set_processes(name, count as u64);
+            // By way of the prober, so that a process that shows has been probed.
+            let task = ProberTask::Count {
+                target: name.clone(),
+                processes: count as u64,
+            };
+            let _ = self.outlets.probes.send(task);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     State,
-    intake::ToProbe,
+    intake::{ProberTask, ToProbe},
     joining::{Joining, Newcomers},
     scopes::Scopes,
 };
@@ -82,7 +82,7 @@ pub struct Ticker {
     /// Where it all goes.
     pub state: Arc<State>,
     /// Files to be probed.
-    pub probes: Sender<ToProbe>,
+    pub probes: Sender<ProberTask>,
     /// Executables that may be replaced.
     pub exes: Vec<WatchedExe>,
     /// cgroups that processes may be moved into.
@@ -160,11 +160,11 @@ impl Ticker {
                 );
             }
             let path = exe.path.clone();
-            let _ = self.probes.send(ToProbe {
+            let _ = self.probes.send(ProberTask::Probe(ToProbe {
                 open_as: path.clone(),
                 path,
                 is_executable: true,
-            });
+            }));
         }
     }
 

@@ -17,8 +17,13 @@ use perf_event::{Builder, SampleFlag, Sampler, data::Record, events::Software};
 const MISC_COMM_EXEC: u16 = 1 << 13;
 /// `PROT_EXEC`.
 const PROT_EXEC: u32 = 4;
-/// Bytes of each CPU's buffer: a few hundred records.
-const BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes of all CPUs' buffers together. A program that starts makes about ten records of 100 to 200
+/// bytes, so that on a small host a thousand can start at once.
+const BUFFERS_BYTES: usize = 4 << 20;
+/// The bounds of each CPU's buffer; a power of two.
+const BUFFER_BYTES: (usize, usize) = (64 << 10, 1 << 20);
+/// How many bytes wait before the reader is woken for their sake. It also looks at every event.
+const WAKEUP_BYTES: usize = 32 << 10;
 
 /// An executable mapping that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +83,11 @@ impl Mappings {
     ///
     /// Whatever `perf_event_open(2)` says of the first CPU that fails.
     pub fn open() -> io::Result<Self> {
-        let samplers = online_cpus()?
+        let cpus = online_cpus()?;
+        let share = (BUFFERS_BYTES / cpus.len().max(1)).next_power_of_two();
+        let (least, most) = BUFFER_BYTES;
+        let bytes = share.clamp(least, most);
+        let samplers = cpus
             .into_iter()
             .map(|cpu| {
                 let mut builder = Builder::new(Software::DUMMY);
@@ -92,10 +101,10 @@ impl Mappings {
                     .task(true)
                     .sample_id_all(true)
                     .sample(SampleFlag::TIME)
-                    .wakeup_watermark(BUFFER_BYTES / 2)
+                    .wakeup_watermark(WAKEUP_BYTES)
                     .clockid(perf_event::Clock::MONOTONIC)
                     .enabled(true);
-                builder.build()?.sampled(BUFFER_BYTES)
+                builder.build()?.sampled(bytes)
             })
             .collect::<io::Result<Vec<_>>>()?;
         Ok(Self { samplers })
