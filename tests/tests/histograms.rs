@@ -264,7 +264,7 @@ fn processes_that_are_counted_on_their_own_sum_up_to_the_target() -> Result<()> 
     for (pid, count) in truth {
         let own = series
             .iter()
-            .find(|series| series["pid"].to_string() == *pid);
+            .find(|series| series["pid"].as_u64() == pid.parse().ok());
         let own = own.with_context(|| format!("no series of process {pid} in {seen:#}"))?;
         ensure!(
             own["count"] == *count,
