@@ -139,7 +139,9 @@ pub fn signal_sent(ctx: &RawTracePointContext) {
             },
         ),
     };
-    let from_process = code <= 0;
+    // SI_USER, SI_QUEUE and SI_TKILL come from a process (include/uapi/asm-generic/siginfo.h). Timers
+    // and I/O signal from interrupts, in which any process may be the current one.
+    let from_process = code == 0 || code == -1 || code == -6;
     let key = signal_key(tgid, number);
     // A handler that has seen a hardware fault often raises the same signal again to die of it:
     // the first cause is the one to keep.

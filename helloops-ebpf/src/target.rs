@@ -93,20 +93,23 @@ pub fn insert(tgid: u32, watched: &Watched) -> bool {
     true
 }
 
-/// Stops watching a process.
+/// Stops watching a process. False if it was not watched, or another CPU was faster.
 #[inline(always)]
-pub fn remove(tgid: u32) {
+pub fn remove(tgid: u32) -> bool {
     set_gate(tgid, false);
-    let _ = TARGETS.remove(tgid);
+    TARGETS.remove(tgid).is_ok()
 }
 
 /// Gives a process its own histogram scope, where its target asks for that and one is left.
 #[inline(always)]
 pub fn own_scope(watched: &mut Watched) {
-    if watched.flags & FLAG_PER_PROCESS != 0
-        && let Ok(Some(scope)) = FREE_SCOPES.pop()
-    {
-        watched.scope = scope;
+    if watched.flags & FLAG_PER_PROCESS != 0 {
+        // The target's own scope has the target's number. A parent's must not be shared, as it is
+        // given back when the parent ends.
+        watched.scope = match FREE_SCOPES.pop() {
+            Ok(Some(scope)) => scope,
+            _ => watched.target,
+        };
     }
 }
 
