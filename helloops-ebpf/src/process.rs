@@ -75,8 +75,10 @@ pub fn exec(ctx: &RawTracePointContext) {
     if known.is_none_or(|known| known.target != watched.target) {
         target::own_scope(&mut watched);
     }
-    // Other threads are gone, and this one may have taken over the leader's id.
+    // Other threads are gone, and this one may have taken over the leader's id; its own from before
+    // is free for others.
     syscall::forget(tgid);
+    syscall::forget(ctx.arg::<u64>(1) as u32);
     if !target::insert(tgid, &watched) {
         return;
     }

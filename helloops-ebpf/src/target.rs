@@ -100,9 +100,11 @@ pub fn remove(tgid: u32) {
     let _ = TARGETS.remove(tgid);
 }
 
-/// Gives a process its own histogram scope, where its target asks for that and one is left.
+/// Gives a process its own histogram scope, where its target asks for that and one is left; else
+/// its target's, which has the target's number, and not its parent's, which ends with the parent.
 #[inline(always)]
 pub fn own_scope(watched: &mut Watched) {
+    watched.scope = watched.target;
     if watched.flags & FLAG_PER_PROCESS != 0
         && let Ok(Some(scope)) = FREE_SCOPES.pop()
     {
