@@ -51,6 +51,10 @@ struct Pending {
     payload: u64,
 }
 
+/// The number of a panic that found no room in the ring buffer, and was counted as lost. It is not
+/// reported again at the next site, so that reported and lost ones add up.
+const LOST: u64 = u64::MAX;
+
 /// Pending panics by thread id.
 #[map]
 static PENDING: HashMap<u32, Pending> = HashMap::with_max_entries(8192, NO_PREALLOC);
@@ -76,9 +80,6 @@ const TYPE_BEFORE_HEADER: u64 = 0x50;
 const OBJECT_AFTER_HEADER: u64 = 0x20;
 /// How many words of the stack are searched for an exception.
 const SEARCHED_WORDS: u32 = 192;
-
-/// `BPF_RB_NO_WAKEUP`: the reader is woken by a later record.
-const NO_WAKEUP: u64 = 1;
 
 /// A probed address is reached.
 #[inline(always)]
@@ -264,8 +265,11 @@ fn complete_panic(tid: u32, payload: u64, watched: &Watched, tgid: u32) -> bool 
     // SAFETY: the element is only changed by the thread itself, which is here.
     let id = unsafe { (*pending).id };
     let _ = PENDING.remove(tid);
+    if id == LOST {
+        return true;
+    }
     let Some(mut entry) = EVENTS.reserve::<TextEvent>(0) else {
-        loss::count(Loss::Fault);
+        loss::count(Loss::Message);
         return true;
     };
     let event = entry.as_mut_ptr();
@@ -290,6 +294,16 @@ fn complete_panic(tid: u32, payload: u64, watched: &Watched, tgid: u32) -> bool 
     true
 }
 
+/// Remembers a panic until its message has been formatted.
+#[inline(always)]
+fn expect_message(tid: u32, id: u64, registers: &Registers) {
+    let pending = Pending {
+        id,
+        payload: registers.di,
+    };
+    let _ = PENDING.insert(tid, pending, 0);
+}
+
 /// Sends a fault with its texts, and then its stack. It tells its caller nothing: what a caller
 /// did on success was measured not to run on Linux 6.1, though the program loaded there.
 #[inline(never)]
@@ -302,8 +316,12 @@ fn report<C: EbpfContext, const IS_SITE: bool>(
 ) {
     let id = next_id();
     let chunks = STACK_CHUNKS.load().min(STACK_CHUNKS_MAX);
+    let is_panic_hook = IS_SITE && (cookie >> 32) as u32 == SiteKind::RustPanicHook as u32;
     let Some(mut entry) = EVENTS.reserve::<FaultEvent>(0) else {
         loss::count(Loss::Fault);
+        if is_panic_hook {
+            expect_message(ctx.pid(), LOST, registers);
+        }
         return;
     };
     let event = entry.as_mut_ptr();
@@ -330,16 +348,12 @@ fn report<C: EbpfContext, const IS_SITE: bool>(
             details(event, cookie, registers);
         }
     }
-    entry.submit(NO_WAKEUP);
-    if IS_SITE && (cookie >> 32) as u32 == SiteKind::RustPanicHook as u32 {
-        let _ = PENDING.insert(
-            ctx.pid(),
-            Pending {
-                id,
-                payload: registers.di,
-            },
-            0,
-        );
+    // Without a flag the kernel wakes the reader by the first record that it has not seen, and not
+    // again by those behind it (bpf_ringbuf_commit, kernel/bpf/ringbuf.c). So that one must do it:
+    // a later one would wake nobody, or find no room.
+    entry.submit(0);
+    if is_panic_hook {
+        expect_message(ctx.pid(), id, registers);
     }
     copy_stack(ctx, watched, id, registers.sp, chunks);
 }
@@ -602,11 +616,10 @@ fn copy_stack<C: EbpfContext>(ctx: &C, watched: &Watched, id: u64, sp: u64, chun
             (*event).length = length as u32;
             (*event).last = u32::from(last);
         }
+        entry.submit(0);
         if last {
-            entry.submit(0);
             return;
         }
-        entry.submit(NO_WAKEUP);
         n += 1;
     }
 }

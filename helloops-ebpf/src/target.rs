@@ -100,16 +100,15 @@ pub fn remove(tgid: u32) -> bool {
     TARGETS.remove(tgid).is_ok()
 }
 
-/// Gives a process its own histogram scope, where its target asks for that and one is left.
+/// Gives a process its own histogram scope, where its target asks for that and one is left; else
+/// its target's, which has the target's number, and not its parent's, which ends with the parent.
 #[inline(always)]
 pub fn own_scope(watched: &mut Watched) {
-    if watched.flags & FLAG_PER_PROCESS != 0 {
-        // The target's own scope has the target's number. A parent's must not be shared, as it is
-        // given back when the parent ends.
-        watched.scope = match FREE_SCOPES.pop() {
-            Ok(Some(scope)) => scope,
-            _ => watched.target,
-        };
+    watched.scope = watched.target;
+    if watched.flags & FLAG_PER_PROCESS != 0
+        && let Ok(Some(scope)) = FREE_SCOPES.pop()
+    {
+        watched.scope = scope;
     }
 }
 
