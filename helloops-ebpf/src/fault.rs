@@ -569,7 +569,7 @@ fn copy_stack<C: EbpfContext>(ctx: &C, watched: &Watched, id: u64, sp: u64, chun
     let top = task::read::<u64>(task, layout.task_mm)
         .and_then(|mm| task::read::<u64>(mm, layout.mm_start_stack))
         .unwrap_or(0);
-    let mut address = sp;
+    let mut address = stack_begin(sp);
     let mut n = 0;
     while n < STACK_CHUNKS_MAX {
         if n >= chunks {
@@ -606,6 +606,18 @@ fn copy_stack<C: EbpfContext>(ctx: &C, watched: &Watched, id: u64, sp: u64, chun
         }
         entry.submit(NO_WAKEUP);
         n += 1;
+    }
+}
+
+/// Where the stack begins: at the stack pointer, or with the next page, for an overflow leaves the
+/// stack pointer below the stack. Compilers that check for overflows go down by at most a page
+/// before they touch it (gcc's `-fstack-clash-protection`, LLVM's `__probestack`).
+#[inline(always)]
+fn stack_begin(sp: u64) -> u64 {
+    // SAFETY: the helper checks the address.
+    match unsafe { bpf_probe_read_user(sp as *const u8) } {
+        Ok(_) => sp,
+        Err(_) => (sp | (STACK_CHUNK as u64 - 1)).wrapping_add(1),
     }
 }
 

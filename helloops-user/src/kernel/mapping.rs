@@ -17,8 +17,11 @@ use perf_event::{Builder, SampleFlag, Sampler, data::Record, events::Software};
 const MISC_COMM_EXEC: u16 = 1 << 13;
 /// `PROT_EXEC`.
 const PROT_EXEC: u32 = 4;
-/// Bytes of each CPU's buffer: a few hundred records.
-const BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes of each CPU's buffer: some four thousand records. A thousand programs that start at once
+/// make twice as many.
+const BUFFER_BYTES: usize = 512 * 1024;
+/// How many bytes wait before the reader is woken for their sake. It also looks at every event.
+const WAKEUP_BYTES: usize = 32 * 1024;
 
 /// An executable mapping that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +95,7 @@ impl Mappings {
                     .task(true)
                     .sample_id_all(true)
                     .sample(SampleFlag::TIME)
-                    .wakeup_watermark(BUFFER_BYTES / 2)
+                    .wakeup_watermark(WAKEUP_BYTES)
                     .clockid(perf_event::Clock::MONOTONIC)
                     .enabled(true);
                 builder.build()?.sampled(BUFFER_BYTES)
