@@ -51,6 +51,10 @@ struct Pending {
     payload: u64,
 }
 
+/// The number of a panic that found no room in the ring buffer, and was counted as lost. It is not
+/// reported again at the next site, so that reported and lost ones add up.
+const LOST: u64 = u64::MAX;
+
 /// Pending panics by thread id.
 #[map]
 static PENDING: HashMap<u32, Pending> = HashMap::with_max_entries(8192, NO_PREALLOC);
@@ -76,9 +80,6 @@ const TYPE_BEFORE_HEADER: u64 = 0x50;
 const OBJECT_AFTER_HEADER: u64 = 0x20;
 /// How many words of the stack are searched for an exception.
 const SEARCHED_WORDS: u32 = 192;
-
-/// `BPF_RB_NO_WAKEUP`: the reader is woken by a later record.
-const NO_WAKEUP: u64 = 1;
 
 /// A probed address is reached.
 #[inline(always)]
@@ -139,7 +140,9 @@ pub fn signal_sent(ctx: &RawTracePointContext) {
             },
         ),
     };
-    let from_process = code <= 0;
+    // SI_USER, SI_QUEUE and SI_TKILL come from a process (include/uapi/asm-generic/siginfo.h). Timers
+    // and I/O signal from interrupts, in which any process may be the current one.
+    let from_process = code == 0 || code == -1 || code == -6;
     let key = signal_key(tgid, number);
     // A handler that has seen a hardware fault often raises the same signal again to die of it:
     // the first cause is the one to keep.
@@ -262,8 +265,11 @@ fn complete_panic(tid: u32, payload: u64, watched: &Watched, tgid: u32) -> bool 
     // SAFETY: the element is only changed by the thread itself, which is here.
     let id = unsafe { (*pending).id };
     let _ = PENDING.remove(tid);
+    if id == LOST {
+        return true;
+    }
     let Some(mut entry) = EVENTS.reserve::<TextEvent>(0) else {
-        loss::count(Loss::Fault);
+        loss::count(Loss::Message);
         return true;
     };
     let event = entry.as_mut_ptr();
@@ -288,6 +294,16 @@ fn complete_panic(tid: u32, payload: u64, watched: &Watched, tgid: u32) -> bool 
     true
 }
 
+/// Remembers a panic until its message has been formatted.
+#[inline(always)]
+fn expect_message(tid: u32, id: u64, registers: &Registers) {
+    let pending = Pending {
+        id,
+        payload: registers.di,
+    };
+    let _ = PENDING.insert(tid, pending, 0);
+}
+
 /// Sends a fault with its texts, and then its stack. It tells its caller nothing: what a caller
 /// did on success was measured not to run on Linux 6.1, though the program loaded there.
 #[inline(never)]
@@ -300,8 +316,12 @@ fn report<C: EbpfContext, const IS_SITE: bool>(
 ) {
     let id = next_id();
     let chunks = STACK_CHUNKS.load().min(STACK_CHUNKS_MAX);
+    let is_panic_hook = IS_SITE && (cookie >> 32) as u32 == SiteKind::RustPanicHook as u32;
     let Some(mut entry) = EVENTS.reserve::<FaultEvent>(0) else {
         loss::count(Loss::Fault);
+        if is_panic_hook {
+            expect_message(ctx.pid(), LOST, registers);
+        }
         return;
     };
     let event = entry.as_mut_ptr();
@@ -328,16 +348,12 @@ fn report<C: EbpfContext, const IS_SITE: bool>(
             details(event, cookie, registers);
         }
     }
-    entry.submit(NO_WAKEUP);
-    if IS_SITE && (cookie >> 32) as u32 == SiteKind::RustPanicHook as u32 {
-        let _ = PENDING.insert(
-            ctx.pid(),
-            Pending {
-                id,
-                payload: registers.di,
-            },
-            0,
-        );
+    // Without a flag the kernel wakes the reader by the first record that it has not seen, and not
+    // again by those behind it (bpf_ringbuf_commit, kernel/bpf/ringbuf.c). So that one must do it:
+    // a later one would wake nobody, or find no room.
+    entry.submit(0);
+    if is_panic_hook {
+        expect_message(ctx.pid(), id, registers);
     }
     copy_stack(ctx, watched, id, registers.sp, chunks);
 }
@@ -392,24 +408,20 @@ unsafe fn details(event: *mut FaultEvent, cookie: u64, registers: &Registers) {
 /// The message of a Rust panic's payload, as pointer and length.
 ///
 /// The payload's type is not known here, but its words tell: a formatted message is a `String`
-/// {capacity, pointer, length}, at the start or behind a `&fmt::Arguments`; a literal is a `&str`
-/// {pointer, length}. A message that is not formatted yet has a capacity with the highest bit set.
+/// {capacity, pointer, length}; a literal is a `&str` {pointer, length}. A message that is not
+/// formatted yet has a capacity with the highest bit set.
 #[inline(always)]
 fn rust_message(payload: u64) -> Option<(u64, u64)> {
-    let words = [
+    let (first, second, third) = (
         user_word(payload),
         user_word(payload + 8),
         user_word(payload + 16),
-        user_word(payload + 24),
-    ];
-    if is_string(words[0], words[1], words[2]) {
-        return Some((words[1], words[2]));
+    );
+    if is_string(first, second, third) {
+        return Some((second, third));
     }
-    if is_string(words[1], words[2], words[3]) {
-        return Some((words[2], words[3]));
-    }
-    if is_pointer(words[0]) && words[1] != 0 && words[1] < 1 << 24 {
-        return Some((words[0], words[1]));
+    if is_pointer(first) && second != 0 && second < 1 << 24 {
+        return Some((first, second));
     }
     None
 }
@@ -570,6 +582,7 @@ fn copy_stack<C: EbpfContext>(ctx: &C, watched: &Watched, id: u64, sp: u64, chun
         .and_then(|mm| task::read::<u64>(mm, layout.mm_start_stack))
         .unwrap_or(0);
     let mut address = sp;
+    let mut begun = false;
     let mut n = 0;
     while n < STACK_CHUNKS_MAX {
         if n >= chunks {
@@ -593,18 +606,20 @@ fn copy_stack<C: EbpfContext>(ctx: &C, watched: &Watched, id: u64, sp: u64, chun
             let failed = raw_read_user((&raw mut (*event).bytes).cast(), size, address as *const _);
             if failed == 0 { u64::from(size) } else { 0 }
         };
-        address += length;
-        let last = length == 0 || n + 1 >= chunks || (top != 0 && address == top);
+        // After an overflow the stack pointer is below the stack, whose pages begin further up.
+        let below = length == 0 && !begun;
+        begun |= length != 0;
+        address += if below { wanted } else { length };
+        let last = (length == 0 && !below) || n + 1 >= chunks || (top != 0 && address == top);
         // SAFETY: as above.
         unsafe {
             (*event).length = length as u32;
             (*event).last = u32::from(last);
         }
+        entry.submit(0);
         if last {
-            entry.submit(0);
             return;
         }
-        entry.submit(NO_WAKEUP);
         n += 1;
     }
 }

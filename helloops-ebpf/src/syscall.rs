@@ -164,7 +164,17 @@ pub fn exit(ctx: &RawTracePointContext) {
     };
     // SAFETY: the element is only written by the thread itself, which is here.
     let call = unsafe { &mut *call };
-    if call.since == 0 || call.interrupted != 0 {
+    if call.since == 0 {
+        return;
+    }
+    if call.interrupted != 0 {
+        // Only rt_sigreturn can return here, with what the interrupted call is to return: EINTR, or
+        // its own number, for the call is restarted (handle_signal, arch/x86/kernel/signal.c).
+        if ctx.arg::<u64>(1) as i64 == -i64::from(EINTR) {
+            let until = call.interrupted;
+            call.interrupted = 0;
+            record(call, until, EINTR);
+        }
         return;
     }
     // SAFETY: the helper has no preconditions.
@@ -307,14 +317,10 @@ fn allocate_page(entry: *mut u32) -> u32 {
     }
 }
 
-/// A thread ends: the call that it is in never returns. Its place is given back even if its process
-/// is not watched any more, lest a later thread with its id take it for its own.
+/// A thread ends: the call that it is in never returns, and its place is given back, lest a later
+/// thread with its id take it for its own.
 #[inline(always)]
-pub fn thread_exit(tid: u32, is_watched: bool) {
-    if !is_watched {
-        release(tid);
-        return;
-    }
+pub fn thread_exit(tid: u32) {
     if let Some(call) = call_of(tid) {
         // SAFETY: the element is only written by the thread itself, which is here.
         let call = unsafe { &mut *call };

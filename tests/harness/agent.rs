@@ -112,7 +112,9 @@ impl Agent {
     pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Result<Ended> {
         let socket = self.socket().into_os_string();
         let asked = ["--socket".into(), socket].into_iter();
-        let arguments = arguments.into_iter().map(|argument| argument.as_ref().to_owned());
+        let arguments = arguments
+            .into_iter()
+            .map(|argument| argument.as_ref().to_owned());
         artifacts::cli(asked.chain(arguments))
     }
 

@@ -27,20 +27,37 @@ fn measured(options: &[&str], arguments: &[&str]) -> Result<Report> {
 
 /// That the report has what the truth says of each call: `{CALL:{"count","errors","unfinished"}}`.
 fn agrees(report: &Report, truth: &Value) -> Result<()> {
-    let calls = truth["calls"].as_object().context("the victim told of no calls")?;
+    let calls = truth["calls"]
+        .as_object()
+        .context("the victim told of no calls")?;
     for (call, expected) in calls {
         let series = report.series(call)?;
         if let Some(count) = expected["count"].as_u64() {
-            ensure!(series["count"] == count, "{call}: {expected}, but {series:#}");
-            ensure!(in_buckets(series) == count, "{call}: the buckets do not sum up: {series:#}");
+            ensure!(
+                series["count"] == count,
+                "{call}: {expected}, but {series:#}"
+            );
+            ensure!(
+                in_buckets(series) == count,
+                "{call}: the buckets do not sum up: {series:#}"
+            );
         }
         let unfinished = expected["unfinished"].as_u64().unwrap_or(0);
-        ensure!(series["unfinished"] == unfinished, "{call}: {expected}, but {series:#}");
+        ensure!(
+            series["unfinished"] == unfinished,
+            "{call}: {expected}, but {series:#}"
+        );
         for (errno, count) in expected["errors"].as_object().into_iter().flatten() {
-            ensure!(series["errors"][errno] == *count, "{call}: {expected}, but {series:#}");
+            ensure!(
+                series["errors"][errno] == *count,
+                "{call}: {expected}, but {series:#}"
+            );
         }
         if expected["count"].is_u64() && expected["errors"].is_object() {
-            ensure!(series["errors"] == expected["errors"], "{call}: {expected}, but {series:#}");
+            ensure!(
+                series["errors"] == expected["errors"],
+                "{call}: {expected}, but {series:#}"
+            );
         }
     }
     Ok(())
@@ -49,7 +66,9 @@ fn agrees(report: &Report, truth: &Value) -> Result<()> {
 fn buckets(series: &Value) -> impl Iterator<Item = (u64, u64, u64)> {
     let buckets = series["buckets"].as_array().map_or(&[][..], Vec::as_slice);
     let number = |bucket: &Value, at: usize| bucket[at].as_u64().unwrap_or(0);
-    buckets.iter().map(move |bucket| (number(bucket, 0), number(bucket, 1), number(bucket, 2)))
+    buckets
+        .iter()
+        .map(move |bucket| (number(bucket, 0), number(bucket, 1), number(bucket, 2)))
 }
 
 fn in_buckets(series: &Value) -> u64 {
@@ -108,8 +127,13 @@ fn quantiles_are_within_one_percent_of_what_the_victim_measured() -> Result<()> 
     }
     for (name, quantile) in [("0.5", 0.5), ("0.9", 0.9), ("0.99", 0.99)] {
         let (low, high) = bucket_of_rank(series, rank(quantile, durations.len()) as u64)?;
-        let shown = series["quantiles"][name].as_u64().context("no such quantile")?;
-        ensure!((low..=high).contains(&shown), "{name}: {shown} is not in {low} to {high}");
+        let shown = series["quantiles"][name]
+            .as_u64()
+            .context("no such quantile")?;
+        ensure!(
+            (low..=high).contains(&shown),
+            "{name}: {shown} is not in {low} to {high}"
+        );
     }
     Ok(())
 }
@@ -142,7 +166,10 @@ fn a_call_that_was_in_flight_when_watching_started_is_not_counted() -> Result<()
     let series = agent.series("readv", |series| {
         series["count"].as_u64() >= expected.as_u64()
     })?;
-    ensure!(series["count"] == *expected && series["unfinished"] == 0, "{series:#}");
+    ensure!(
+        series["count"] == *expected && series["unfinished"] == 0,
+        "{series:#}"
+    );
     Ok(())
 }
 
@@ -160,21 +187,32 @@ fn a_call_that_a_signal_interrupts_is_counted_once_and_failed_with_eintr() -> Re
 
 #[test]
 fn a_sleep_that_is_stopped_and_continued_is_one_call() -> Result<()> {
-    let watching = watch(victim("syscalls")?).args(["one_sleep", "2000"]).start()?;
+    let watching = watch(victim("syscalls")?)
+        .args(["one_sleep", "2000"])
+        .start()?;
     let pid = child_of(watching.running.pid(), "syscalls")?;
     until_in_call(pid, libc::SYS_nanosleep)?;
     let pid = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
     nix::sys::signal::kill(pid, Signal::SIGSTOP)?;
     eventually("stopped victim", LIMIT, || {
-        Ok(fs::read_to_string(format!("/proc/{pid}/stat"))?.contains(") T ").then_some(()))
+        Ok(fs::read_to_string(format!("/proc/{pid}/stat"))?
+            .contains(") T ")
+            .then_some(()))
     })?;
     nix::sys::signal::kill(pid, Signal::SIGCONT)?;
     let report = watching.finish()?;
     ensure!(report.ended.code() == Some(0), "{:?}", report.ended);
     let series = report.series("nanosleep")?;
-    ensure!(series["count"] == 1 && series["errors"] == json!({}), "{series:#}");
+    ensure!(
+        series["count"] == 1 && series["errors"] == json!({}),
+        "{series:#}"
+    );
     ensure!(series["min"].as_u64() >= Some(1_980_000_000), "{series:#}");
-    ensure!(report.series("restart_syscall").is_err(), "{:#}", report.json);
+    ensure!(
+        report.series("restart_syscall").is_err(),
+        "{:#}",
+        report.json
+    );
     Ok(())
 }
 
@@ -183,11 +221,13 @@ fn child_of(parent: u32, name: &str) -> Result<u32> {
     eventually(name, LIMIT, || {
         let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
         let threads = fs::read_dir(format!("/proc/{parent}/task"))?;
-        let of_threads = threads.flatten().filter_map(|thread| {
-            fs::read_to_string(thread.path().join("children")).ok()
-        });
+        let of_threads = threads
+            .flatten()
+            .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
         let all: String = of_threads.chain(children).collect();
-        let mut pids = all.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
+        let mut pids = all
+            .split_whitespace()
+            .filter_map(|pid| pid.parse::<u32>().ok());
         Ok(pids.find(|pid| {
             let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             comm.trim() == name
@@ -222,9 +262,14 @@ fn processes_that_are_counted_on_their_own_sum_up_to_the_target() -> Result<()> 
     .with_context(|| format!("expected {truth:?}, there is {seen:#}"))?;
     let series = seen["series"].as_array().context("no series")?;
     for (pid, count) in truth {
-        let own = series.iter().find(|series| series["pid"].to_string() == *pid);
+        let own = series
+            .iter()
+            .find(|series| series["pid"].as_u64() == pid.parse().ok());
         let own = own.with_context(|| format!("no series of process {pid} in {seen:#}"))?;
-        ensure!(own["count"] == *count, "process {pid}: {count}, but {own:#}");
+        ensure!(
+            own["count"] == *count,
+            "process {pid}: {count}, but {own:#}"
+        );
         let asked = agent.ask(["hist", "--call", "getppid", "--pid", pid])?;
         ensure!(asked["series"][0]["count"] == *count, "{asked:#}");
     }
@@ -304,7 +349,11 @@ fn a_window_has_only_what_happened_in_it() -> Result<()> {
 
 #[test]
 fn windows_that_cannot_be_shown_are_refused_with_those_that_can() -> Result<()> {
-    for (window, says) in [("25h", "1s to 24h"), ("0s", "1s to 24h"), ("soon", "30s, 5m")] {
+    for (window, says) in [
+        ("25h", "1s to 24h"),
+        ("0s", "1s to 24h"),
+        ("soon", "30s, 5m"),
+    ] {
         let ended = helloops_tests::cli(["hist", "--window", window])?;
         ensure!(ended.code() == Some(2), "{ended:?}");
         ensure!(ended.stderr.contains(says), "{ended:?}");
@@ -319,10 +368,22 @@ fn a_series_has_all_that_the_documentation_names() -> Result<()> {
         for name in ["count", "unfinished", "min", "max"] {
             ensure!(series[name].is_u64(), "{name} in {series:#}");
         }
-        ensure!(series["target"] == "syscalls" && series["pid"].is_null(), "{series:#}");
-        ensure!(series["metric"] == "syscall" && series["unit"] == "ns", "{series:#}");
-        ensure!(series["call"].is_string() && series["wait"].is_boolean(), "{series:#}");
-        ensure!(series["errors"].is_object() && series["mean"].is_number(), "{series:#}");
+        ensure!(
+            series["target"] == "syscalls" && series["pid"].is_null(),
+            "{series:#}"
+        );
+        ensure!(
+            series["metric"] == "syscall" && series["unit"] == "ns",
+            "{series:#}"
+        );
+        ensure!(
+            series["call"].is_string() && series["wait"].is_boolean(),
+            "{series:#}"
+        );
+        ensure!(
+            series["errors"].is_object() && series["mean"].is_number(),
+            "{series:#}"
+        );
         for name in ["0.5", "0.9", "0.99", "0.999"] {
             ensure!(series["quantiles"][name].is_u64(), "{name} in {series:#}");
         }

@@ -4,13 +4,15 @@
 use std::ffi::{CString, OsStr};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use helloops_tests::{
-    Agent, OwnCgroup, OwnVictim, Running, Waiting, eventually, functions, go, victim, watch,
+    Agent, OwnCgroup, OwnVictim, Running, Waiting, eventually, functions, go, open_directory,
+    victim, watch,
 };
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -30,7 +32,9 @@ fn run<S: AsRef<OsStr>>(
 
 fn has_function(fault: &Value, name: &str) -> Result<()> {
     ensure!(
-        functions(fault).iter().any(|function| function.contains(name)),
+        functions(fault)
+            .iter()
+            .any(|function| function.contains(name)),
         "no {name} in {fault:#}"
     );
     Ok(())
@@ -38,8 +42,11 @@ fn has_function(fault: &Value, name: &str) -> Result<()> {
 
 /// The processes that a fault or series of this agent's is of, ascending.
 fn processes_with_faults(agent: &Agent) -> Result<Vec<u64>> {
-    let mut pids: Vec<u64> =
-        agent.faults()?.iter().filter_map(|fault| fault["pid"].as_u64()).collect();
+    let mut pids: Vec<u64> = agent
+        .faults()?
+        .iter()
+        .filter_map(|fault| fault["pid"].as_u64())
+        .collect();
     pids.sort_unstable();
     pids.dedup();
     Ok(pids)
@@ -101,11 +108,16 @@ fn each_process_that_panics_right_after_its_exec_is_captured_with_its_stack() ->
     }
     let panics = eventually("panic of each process", LIMIT, || {
         let faults = agent.faults()?;
-        let panics: Vec<Value> =
-            faults.into_iter().filter(|fault| fault["kind"] == "panic").collect();
+        let panics: Vec<Value> = faults
+            .into_iter()
+            .filter(|fault| fault["kind"] == "panic")
+            .collect();
         Ok((panics.len() >= TIMES).then_some(panics))
     })?;
-    let pids: Vec<u64> = panics.iter().filter_map(|fault| fault["pid"].as_u64()).collect();
+    let pids: Vec<u64> = panics
+        .iter()
+        .filter_map(|fault| fault["pid"].as_u64())
+        .collect();
     ensure!(pids == started, "started {started:?}, captured {pids:?}");
     for panic in &panics {
         ensure!(panic["message"] == "at once", "{panic:#}");
@@ -137,7 +149,11 @@ fn a_process_that_execs_in_a_watched_cgroup_is_captured() -> Result<()> {
     let script = format!("echo $$ > {} && exec \"$0\" abort", procs.display());
     let (pid, ended) = run(
         Path::new("/bin/sh"),
-        [OsStr::new("-c"), script.as_ref(), victim("c_faults")?.as_os_str()],
+        [
+            OsStr::new("-c"),
+            script.as_ref(),
+            victim("c_faults")?.as_os_str(),
+        ],
     )?;
     ensure!(ended.signal() == Some(libc::SIGABRT), "{ended:?}");
     has_function(&agent.fault_of(pid, "abort")?, "call_abort")
@@ -149,10 +165,17 @@ fn a_process_in_a_cgroup_below_a_watched_one_is_captured() -> Result<()> {
     let below = cgroup.path().join("below");
     fs::create_dir(&below)?;
     let agent = Agent::start([OsStr::new("--cgroup"), cgroup.path().as_os_str()])?;
-    let script = format!("echo $$ > {}/cgroup.procs && exec \"$0\" abort", below.display());
+    let script = format!(
+        "echo $$ > {}/cgroup.procs && exec \"$0\" abort",
+        below.display()
+    );
     let (pid, _) = run(
         Path::new("/bin/sh"),
-        [OsStr::new("-c"), script.as_ref(), victim("c_faults")?.as_os_str()],
+        [
+            OsStr::new("-c"),
+            script.as_ref(),
+            victim("c_faults")?.as_os_str(),
+        ],
     )?;
     let fault = agent.fault_of(pid, "abort");
     eventually("empty cgroup", LIMIT, || Ok(fs::remove_dir(&below).ok()))?;
@@ -164,11 +187,13 @@ fn a_process_that_is_moved_into_a_watched_cgroup_is_captured() -> Result<()> {
     let cgroup = OwnCgroup::new()?;
     let agent = Agent::start([OsStr::new("--cgroup"), cgroup.path().as_os_str()])?;
     let victim = Waiting::start(victim("rust_panics")?, ["wait", "main"])?;
+    let before = probes(&agent)?;
     cgroup.take_in(victim.pid())?;
     eventually("process in the target", LIMIT, || {
         let status = agent.ask(["status"])?;
         Ok((status["targets"][0]["processes"] == 1).then_some(()))
     })?;
+    until_more_probes(&agent, before)?;
     let pid = victim.pid();
     victim.go_and_end()?;
     has_function(&agent.fault_of(pid, "panic")?, "rust_panics::in_main")
@@ -190,7 +215,11 @@ fn a_process_that_execs_into_something_else_stays_watched() -> Result<()> {
 #[test]
 fn a_process_that_execs_from_a_thread_stays_watched_and_its_calls_are_counted_once() -> Result<()> {
     let report = watch(victim("c_faults")?)
-        .args([OsStr::new("exec_from_thread"), victim("syscalls")?.as_os_str(), "counts".as_ref()])
+        .args([
+            OsStr::new("exec_from_thread"),
+            victim("syscalls")?.as_os_str(),
+            "counts".as_ref(),
+        ])
         .run()?;
     ensure!(report.ended.code() == Some(0), "{:?}", report.ended);
     let getppid = report.series("getppid")?;
@@ -223,10 +252,17 @@ fn a_thread_that_fails_after_its_leader_has_exited_is_captured() -> Result<()> {
 
 #[test]
 fn the_exit_code_is_that_of_the_process_when_its_leader_has_exited_first() -> Result<()> {
-    let report = watch(victim("c_faults")?).args(["leader_exits_first"]).run()?;
+    let report = watch(victim("c_faults")?)
+        .args(["leader_exits_first"])
+        .run()?;
     ensure!(report.ended.code() == Some(4), "{:?}", report.ended);
     let exit = report.only("exit")?;
-    ensure!(exit["message"].as_str().is_some_and(|message| message.contains('4')), "{exit:#}");
+    ensure!(
+        exit["message"]
+            .as_str()
+            .is_some_and(|message| message.contains('4')),
+        "{exit:#}"
+    );
     Ok(())
 }
 
@@ -285,13 +321,46 @@ fn a_program_that_replaced_a_watched_one_is_watched_at_once() -> Result<()> {
 fn panics_of_a_program_that_replaced_a_watched_one_are_captured() -> Result<()> {
     let own = OwnVictim::of("rust_panics")?;
     let agent = Agent::start([OsStr::new("--exe"), own.path().as_os_str()])?;
-    let before = agent.ask(["status"])?["probes"].as_u64();
+    let before = probes(&agent)?;
     own.replace_by("rust_panics")?;
-    eventually("probe in the new file", LIMIT, || {
-        Ok((agent.ask(["status"])?["probes"].as_u64() > before).then_some(()))
-    })?;
+    until_more_probes(&agent, before)?;
     let (pid, _) = run(own.path(), ["start_then_panic"])?;
     has_function(&agent.fault_of(pid, "panic")?, "rust_panics::main")
+}
+
+fn probes(agent: &Agent) -> Result<Option<u64>> {
+    Ok(agent.ask(["status"])?["probes"].as_u64())
+}
+
+/// Waits until a file has been probed that was not before.
+fn until_more_probes(agent: &Agent, before: Option<u64>) -> Result<()> {
+    eventually("more probes", LIMIT, || {
+        Ok((probes(agent)? > before).then_some(()))
+    })
+}
+
+#[test]
+fn a_link_that_comes_to_lead_to_another_file_has_that_one_watched() -> Result<()> {
+    let old = OwnVictim::of("c_faults")?;
+    let new = OwnVictim::of("rust_panics")?;
+    let directory = open_directory()?;
+    let current = directory.path().join("current");
+    symlink(old.path(), &current)?;
+    let agent = Agent::start([OsStr::new("--exe"), current.as_os_str()])?;
+    let (aborted, _) = run(&current, ["abort"])?;
+    has_function(&agent.fault_of(aborted, "abort")?, "call_abort")?;
+
+    let before = probes(&agent)?;
+    let next = directory.path().join("next");
+    symlink(new.path(), &next)?;
+    fs::rename(&next, &current)?;
+    until_more_probes(&agent, before)?;
+    for path in [current.as_path(), new.path()] {
+        let (pid, _) = run(path, ["start_then_panic"])?;
+        let fault = agent.fault_of(pid, "panic")?;
+        ensure!(fault["target"] == "current", "{fault:#}");
+    }
+    Ok(())
 }
 
 #[test]
@@ -344,8 +413,12 @@ fn two_targets_side_by_side_do_not_mix() -> Result<()> {
     let pids = processes_with_faults(&agent)?;
     ensure!(!pids.contains(&u64::from(counted)), "{pids:?}");
     let status = agent.ask(["status"])?;
-    let names: Vec<&Value> =
-        status["targets"].as_array().into_iter().flatten().map(|target| &target["name"]).collect();
+    let names: Vec<&Value> = status["targets"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|target| &target["name"])
+        .collect();
     ensure!(names == [&one.name(), &other.name()], "{status:#}");
     Ok(())
 }
@@ -364,17 +437,23 @@ fn a_bystander_s_faults_and_calls_are_not_reported() -> Result<()> {
     let pids = processes_with_faults(&agent)?;
     ensure!(pids == [u64::from(pid)], "{pids:?}");
     let getppid = agent.ask(["hist", "--call", "getppid"])?;
-    ensure!(getppid["series"].as_array().is_some_and(Vec::is_empty), "{getppid:#}");
+    ensure!(
+        getppid["series"].as_array().is_some_and(Vec::is_empty),
+        "{getppid:#}"
+    );
     Ok(())
 }
 
 #[test]
 fn the_parent_and_the_siblings_of_a_watched_process_are_bystanders() -> Result<()> {
     let family = "\"$0\" wait abort & echo $! > \"$1\"; wait; \"$0\" abort; exit 7";
-    let directory = helloops_tests::open_directory()?;
+    let directory = open_directory()?;
     let told = directory.path().join("pid");
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", family]).arg(victim("c_faults")?).arg(&told);
+    command
+        .args(["-c", family])
+        .arg(victim("c_faults")?)
+        .arg(&told);
     let shell = Running::start(&mut command, LIMIT)?;
     let child: u32 = eventually("child", LIMIT, || {
         let text = fs::read_to_string(&told).unwrap_or_default();
@@ -455,7 +534,13 @@ fn abort_as(pid: u32, program: &Path) -> Result<bool> {
         }
         return Err(error).context("clone3 with set_tid");
     }
-    let status = waitpid(Pid::from_raw(i32::try_from(child)?), Some(WaitPidFlag::__WALL))?;
-    ensure!(matches!(status, WaitStatus::Signaled(_, _, _)), "{status:?}");
+    let status = waitpid(
+        Pid::from_raw(i32::try_from(child)?),
+        Some(WaitPidFlag::__WALL),
+    )?;
+    ensure!(
+        matches!(status, WaitStatus::Signaled(_, _, _)),
+        "{status:?}"
+    );
     Ok(true)
 }

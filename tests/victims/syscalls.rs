@@ -257,7 +257,10 @@ fn in_flight_before(count: u64) {
         write_byte(writer);
     }
     reading.join().unwrap();
-    println!("{}", json!({"calls": {"readv": {"count": count, "errors": {}}}}));
+    println!(
+        "{}",
+        json!({"calls": {"readv": {"count": count, "errors": {}}}})
+    );
 }
 
 fn own_tid() -> libc::pid_t {
@@ -319,7 +322,10 @@ fn interrupted(restart: bool, times: u64) {
         1 => json!({}),
         _ => json!({"EINTR": calls - 1}),
     };
-    println!("{}", json!({"calls": {"readv": {"count": calls, "errors": errors}}}));
+    println!(
+        "{}",
+        json!({"calls": {"readv": {"count": calls, "errors": errors}}})
+    );
 }
 
 /// Waits for SIGUSR1; then `processes` children make `count` getppid calls, twice and three times as

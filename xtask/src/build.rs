@@ -131,7 +131,13 @@ fn gather_victims() -> Result<PathBuf> {
         &["-static"],
     )?;
     compile("g++", "cpp_faults.cpp", &victims.join("cpp_faults"), &[])?;
-    let freestanding = ["-m32", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector"];
+    let freestanding = [
+        "-m32",
+        "-static",
+        "-nostdlib",
+        "-ffreestanding",
+        "-fno-stack-protector",
+    ];
     compile("gcc", "compat.c", &victims.join("compat"), &freestanding)?;
     Ok(victims)
 }

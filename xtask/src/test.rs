@@ -21,7 +21,8 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
     let built = build::everything()?;
 
     let mut test = shell::cargo();
-    test.arg("test");
+    // A failure in one file must not keep the others from telling theirs.
+    test.args(["test", "--no-fail-fast"]);
     let names_packages = arguments
         .iter()
         .any(|argument| argument.starts_with("-p") || argument == "--package");

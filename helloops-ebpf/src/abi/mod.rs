@@ -48,10 +48,12 @@ pub enum Loss {
     Call = 4,
     /// A process was not watched, because the table of watched processes is full.
     Target = 5,
+    /// The message of a fault that was sent before it had one found no room in the ring buffer.
+    Message = 6,
 }
 
 /// How many kinds of [`Loss`] there are.
-pub const LOSSES: u32 = 6;
+pub const LOSSES: u32 = 7;
 
 // SAFETY: an integer.
 unsafe impl Plain for u32 {}

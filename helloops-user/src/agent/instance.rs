@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::{
     Options, State, Target, TargetStatus,
-    intake::{Intake, Outlets, ToProbe},
+    intake::{Intake, Outlets, ProberTask},
     investigator::{Investigator, Work},
     joining::{Joining, Newcomers},
     prober::{Findings, Prober, common_libraries},
@@ -28,14 +28,14 @@ use crate::{
     kernel::{
         Kernel, LoadError, PrivilegeError, Selectors,
         abi::{FLAG_AWAITS_EXEC, FLAG_PER_PROCESS, Watched},
-        inode_of, require_privileges,
+        is_initial_pid_namespace, require_privileges,
     },
     symbol::{self, Mapping, Symbolizer},
     target::{Selector, SelectorError, SiteError, cgroup_id, compile_comm, process},
 };
 
 /// Faults that may wait for symbolization. Each holds up to 256 KiB of stack.
-const QUEUE: usize = 4096;
+const QUEUE: usize = 2048;
 
 /// Why an instance cannot start.
 #[derive(Debug, Error)]
@@ -43,6 +43,12 @@ pub enum StartError {
     /// Capabilities are missing.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
+    /// The kernel's process ids mean other processes here.
+    #[error(
+        "this is a pid namespace of its own, in which the kernel's process ids mean nothing: run \
+         helloops on the host (docker: --pid=host)"
+    )]
+    PidNamespace,
     /// The kernel side cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -89,6 +95,9 @@ impl Instance {
     /// [`StartError`]; nothing is left behind then.
     pub fn start(options: Options, state: Arc<State>) -> Result<Self, StartError> {
         require_privileges()?;
+        if !is_initial_pid_namespace() {
+            return Err(StartError::PidNamespace);
+        }
         let names = check_names(&options.targets)?;
         let kernel = Kernel::load(&options.kernel)?;
         state.set_features(kernel.features);
@@ -276,12 +285,18 @@ fn join<T>(thread: JoinHandle<T>) -> Option<T> {
     result
 }
 
-fn probe_all(mut prober: Prober, requests: &Receiver<ToProbe>, state: &State) -> Prober {
-    while let Ok(request) = requests.recv() {
-        for error in prober.probe(&request.open_as, &request.path, request.is_executable) {
-            log::warn!("{}: {error}", request.path.display());
+fn probe_all(mut prober: Prober, tasks: &Receiver<ProberTask>, state: &State) -> Prober {
+    while let Ok(task) = tasks.recv() {
+        match task {
+            ProberTask::Probe(file) => {
+                for error in prober.probe(&file.open_as, &file.path, file.is_executable) {
+                    log::warn!("{}: {error}", file.path.display());
+                }
+                state.set_probes(prober.count());
+            }
+            ProberTask::LookAgain => prober.look_again(),
+            ProberTask::Count { target, processes } => state.set_processes(&target, processes),
         }
-        state.set_probes(prober.count());
     }
     prober
 }
@@ -411,15 +426,10 @@ fn select(
         match &target.selector {
             Selector::Pid(_) | Selector::Command(_) => {}
             Selector::Exe(path) => {
-                let file = fs::metadata(path).ok().map(|metadata| inode_of(&metadata));
-                selectors
-                    .select_exe(path, file, *watched)
+                let exe = WatchedExe::new(path.clone(), *watched);
+                exe.select(&mut *selectors)
                     .map_err(|error| refuse(error.to_string()))?;
-                exes.push(WatchedExe {
-                    path: path.clone(),
-                    file,
-                    watched: *watched,
-                });
+                exes.push(exe);
             }
             Selector::Comm(pattern) => {
                 let mut glob = compile_comm(pattern).map_err(SelectorError::from)?;

@@ -27,7 +27,7 @@ use crate::{
         abi::{ExecEvent, ExitEvent, ForkEvent, Header, Inode},
     },
     symbol::Mapping,
-    target::{MemoryMaps, process},
+    target::{MemoryMaps, map_file, process},
 };
 
 /// How long the thread sleeps when nothing happens, in ms.
@@ -46,6 +46,22 @@ pub struct Process {
     pub file: Inode,
 }
 
+/// Something for the prober, which does one after the other.
+#[derive(Debug)]
+pub enum ProberTask {
+    /// To probe a file.
+    Probe(ToProbe),
+    /// To look whether files were changed in place.
+    LookAgain,
+    /// To say how many processes of a target live, whose files were to be probed before.
+    Count {
+        /// The target's name.
+        target: String,
+        /// How many.
+        processes: u64,
+    },
+}
+
 /// A file to be probed.
 #[derive(Debug)]
 pub struct ToProbe {
@@ -62,7 +78,7 @@ pub struct Outlets {
     /// Faults and exits.
     pub work: SyncSender<Work>,
     /// Files to be probed.
-    pub probes: Sender<ToProbe>,
+    pub probes: Sender<ProberTask>,
     /// Histogram scopes of processes.
     pub scopes: Arc<Scopes>,
     /// Losses.
@@ -160,14 +176,15 @@ impl Intake {
         let Some(mappings) = &mut self.mappings else {
             return;
         };
+        let mut lost = false;
         for (time, event) in mappings.drain() {
             match &event {
-                MappingEvent::Lost { count } => self.outlets.state.add_lost("mappings", *count),
+                MappingEvent::Lost { count } => {
+                    self.outlets.state.add_lost("mappings", *count);
+                    lost = true;
+                }
                 MappingEvent::Map { pid, file } if self.processes.contains_key(pid) => {
-                    let open_as = PathBuf::from(format!(
-                        "/proc/{pid}/map_files/{:x}-{:x}",
-                        file.start, file.end
-                    ));
+                    let open_as = map_file(*pid, file.start, file.end);
                     let path = file.path.to_path_buf();
                     if file.inode != 0 {
                         // Its name serves when the process is gone already.
@@ -182,6 +199,9 @@ impl Intake {
                 _ => {}
             }
             self.maps.apply(time, event);
+        }
+        if lost {
+            self.look_at_mappings_again();
         }
     }
 
@@ -208,12 +228,14 @@ impl Intake {
             Observation::Text(event) => match self.captures.message(&event) {
                 Late::Completed(capture) => self.hand_on(capture),
                 Late::Waits => {}
-                Late::TooLate(message) => {
+                Late::TooLate(Some(message)) => {
                     self.work(Work::Message {
                         id: event.id,
                         message,
                     });
                 }
+                // It could not be read; the fault says what it says without.
+                Late::TooLate(None) => {}
             },
         }
     }
@@ -239,7 +261,7 @@ impl Intake {
             exe,
             file: event.file,
         };
-        self.processes.insert(pid, process);
+        self.insert(pid, process);
         self.outlets
             .scopes
             .assign(event.scope, event.header.target, pid);
@@ -250,14 +272,14 @@ impl Intake {
 
     fn fork(&mut self, event: &ForkEvent) {
         let pid = event.header.tgid;
+        self.outlets
+            .scopes
+            .assign(event.scope, event.header.target, pid);
         let Some(parent) = self.processes.get(&event.parent_tgid) else {
             return;
         };
         let process = parent.clone();
-        self.processes.insert(pid, process);
-        self.outlets
-            .scopes
-            .assign(event.scope, event.header.target, pid);
+        self.insert(pid, process);
         self.count_processes(event.header.target);
     }
 
@@ -268,6 +290,7 @@ impl Intake {
         let whose = self.whose(pid, event.header.target);
         self.outlets.scopes.release(event.scope);
         self.processes.remove(&pid);
+        self.maps.unpin(pid);
         self.count_processes(event.header.target);
         self.work(Work::Exit { event, whose });
     }
@@ -328,11 +351,26 @@ impl Intake {
 
     fn probe(&self, open_as: PathBuf, path: PathBuf, is_executable: bool) {
         // The prober ends last, when nobody is interested any more.
-        let _ = self.outlets.probes.send(ToProbe {
+        let _ = self.outlets.probes.send(ProberTask::Probe(ToProbe {
             open_as,
             path,
             is_executable,
-        });
+        }));
+    }
+
+    fn insert(&mut self, pid: u32, process: Process) {
+        self.maps.pin(pid);
+        self.processes.insert(pid, process);
+    }
+
+    /// Records of mappings were lost: looks at what `/proc` says of the processes that live.
+    fn look_at_mappings_again(&mut self) {
+        for pid in self.processes.keys() {
+            match Mapping::of_process(*pid) {
+                Ok(mappings) if !mappings.is_empty() => self.maps.set(*pid, mappings),
+                _ => {}
+            }
+        }
     }
 
     /// Takes up a process that came to be watched without an event, and whose first event is here
@@ -367,9 +405,12 @@ impl Intake {
             self.probe(open_as, mapping.path.clone(), is_executable);
         }
         self.work(Work::Preload(mappings.clone()));
-        self.maps.set(pid, mappings);
+        // A process that is gone has none any more, but its records may be here.
+        if !mappings.is_empty() {
+            self.maps.set(pid, mappings);
+        }
         let target = process.target;
-        self.processes.insert(pid, process);
+        self.insert(pid, process);
         self.count_processes(target);
     }
 
@@ -380,7 +421,12 @@ impl Intake {
             .filter(|process| process.target == target)
             .count();
         if let Some(name) = self.targets.get(target as usize) {
-            self.outlets.state.set_processes(name, count as u64);
+            // By way of the prober, so that a process that shows has been probed.
+            let task = ProberTask::Count {
+                target: name.clone(),
+                processes: count as u64,
+            };
+            let _ = self.outlets.probes.send(task);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     State,
-    intake::ToProbe,
+    intake::{ProberTask, ToProbe},
     joining::{Joining, Newcomers},
     scopes::Scopes,
 };
@@ -34,6 +34,32 @@ pub struct WatchedExe {
     pub watched: Watched,
 }
 
+impl WatchedExe {
+    /// One with the file that is behind its path now.
+    pub fn new(path: PathBuf, watched: Watched) -> Self {
+        let file = fs::metadata(&path).ok();
+        Self {
+            file: file.map(|metadata| inode_of(&metadata)),
+            path,
+            watched,
+        }
+    }
+
+    /// Has processes watched that start the file, or another that gets its path, by that path or
+    /// by the one that it leads to.
+    ///
+    /// # Errors
+    ///
+    /// When a table of the kernel side is full.
+    pub fn select(&self, selectors: &mut Selectors) -> Result<(), impl std::fmt::Display + use<>> {
+        selectors.select_exe(&self.path, self.file, self.watched)?;
+        match fs::canonicalize(&self.path) {
+            Ok(real) if real != self.path => selectors.select_exe(&real, self.file, self.watched),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A cgroup that a target selects.
 #[derive(Debug)]
 pub struct WatchedCgroup {
@@ -56,7 +82,7 @@ pub struct Ticker {
     /// Where it all goes.
     pub state: Arc<State>,
     /// Files to be probed.
-    pub probes: Sender<ToProbe>,
+    pub probes: Sender<ProberTask>,
     /// Executables that may be replaced.
     pub exes: Vec<WatchedExe>,
     /// cgroups that processes may be moved into.
@@ -76,6 +102,7 @@ impl Ticker {
         }
         self.follow_files();
         self.follow_cgroups();
+        let _ = self.probes.send(ProberTask::LookAgain);
     }
 
     /// Takes what was counted. To be called a last time when nothing is watched any more.
@@ -126,19 +153,19 @@ impl Ticker {
             if let Some(old) = exe.file {
                 selectors.deselect_file(old);
             }
-            if let Err(error) = selectors.select_exe(&exe.path, file, exe.watched) {
+            exe.file = file;
+            if let Err(error) = exe.select(&mut selectors) {
                 log::warn!(
                     "{}: its new file is not watched: {error}",
                     exe.path.display()
                 );
             }
-            exe.file = file;
             let path = exe.path.clone();
-            let _ = self.probes.send(ToProbe {
+            let _ = self.probes.send(ProberTask::Probe(ToProbe {
                 open_as: path.clone(),
                 path,
                 is_executable: true,
-            });
+            }));
         }
     }
 

@@ -118,6 +118,7 @@ impl Lost {
             (Loss::Histogram, "latencies"),
             (Loss::Call, "calls"),
             (Loss::Target, "targets"),
+            (Loss::Message, "messages"),
         ];
         KINDS
             .iter()

@@ -11,14 +11,20 @@ use std::{
     sync::Arc,
 };
 
+use nix::time::{ClockId, clock_gettime};
 use perf_event::{Builder, SampleFlag, Sampler, data::Record, events::Software};
 
 /// `PERF_RECORD_MISC_COMM_EXEC` (include/uapi/linux/perf_event.h): the name changed by an exec.
 const MISC_COMM_EXEC: u16 = 1 << 13;
 /// `PROT_EXEC`.
 const PROT_EXEC: u32 = 4;
-/// Bytes of each CPU's buffer: a few hundred records.
-const BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes of all CPUs' buffers together. A program that starts makes about ten records of 100 to 200
+/// bytes, so that on a small host a thousand can start at once.
+const BUFFERS_BYTES: usize = 4 << 20;
+/// The bounds of each CPU's buffer; a power of two.
+const BUFFER_BYTES: (usize, usize) = (64 << 10, 1 << 20);
+/// How many bytes wait before the reader is woken for their sake. It also looks at every event.
+const WAKEUP_BYTES: usize = 32 << 10;
 
 /// An executable mapping that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +75,8 @@ pub enum MappingEvent {
 /// The stream of mappings.
 pub struct Mappings {
     samplers: Vec<Sampler>,
+    /// Records of a time at which other CPUs' buffers had been read already.
+    early: Vec<(u64, MappingEvent)>,
 }
 
 impl Mappings {
@@ -78,7 +86,11 @@ impl Mappings {
     ///
     /// Whatever `perf_event_open(2)` says of the first CPU that fails.
     pub fn open() -> io::Result<Self> {
-        let samplers = online_cpus()?
+        let cpus = online_cpus()?;
+        let share = (BUFFERS_BYTES / cpus.len().max(1)).next_power_of_two();
+        let (least, most) = BUFFER_BYTES;
+        let bytes = share.clamp(least, most);
+        let samplers = cpus
             .into_iter()
             .map(|cpu| {
                 let mut builder = Builder::new(Software::DUMMY);
@@ -92,13 +104,16 @@ impl Mappings {
                     .task(true)
                     .sample_id_all(true)
                     .sample(SampleFlag::TIME)
-                    .wakeup_watermark(BUFFER_BYTES / 2)
+                    .wakeup_watermark(WAKEUP_BYTES)
                     .clockid(perf_event::Clock::MONOTONIC)
                     .enabled(true);
-                builder.build()?.sampled(BUFFER_BYTES)
+                builder.build()?.sampled(bytes)
             })
             .collect::<io::Result<Vec<_>>>()?;
-        Ok(Self { samplers })
+        Ok(Self {
+            samplers,
+            early: Vec::new(),
+        })
     }
 
     /// What becomes readable when buffers fill up.
@@ -111,7 +126,9 @@ impl Mappings {
 
     /// Takes all records, in the order of their times (ns of `CLOCK_MONOTONIC`).
     pub fn drain(&mut self) -> Vec<(u64, MappingEvent)> {
-        let mut events = Vec::new();
+        // What is recorded from now on may have an elder in a buffer that has been read by then.
+        let until = now();
+        let mut events = std::mem::take(&mut self.early);
         for sampler in &mut self.samplers {
             while let Some(record) = sampler.next_record() {
                 // With `sample_id_all` and the time alone, every record ends with its time.
@@ -129,8 +146,16 @@ impl Mappings {
             }
         }
         events.sort_by_key(|(time, _)| *time);
+        self.early = events.split_off(events.partition_point(|(time, _)| *time <= until));
         events
     }
+}
+
+/// Now, in ns of `CLOCK_MONOTONIC`; the end of time if there is no such clock.
+fn now() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(u64::MAX, |now| {
+        (now.tv_sec() * 1_000_000_000 + now.tv_nsec()).cast_unsigned()
+    })
 }
 
 fn decode(record: Record<'_>, exec: bool) -> Option<MappingEvent> {

@@ -195,10 +195,10 @@ mod tests {
             "/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library/core/src/panicking.rs"
         ));
         assert!(!in_source(
-            "/root/.rustup/toolchains/x/lib/rustlib/src/rust/library/std/src/rt.rs"
+            "/home/dev/.rustup/toolchains/x/lib/rustlib/src/rust/library/std/src/rt.rs"
         ));
         assert!(!in_source(
-            "/root/.cargo/registry/src/index.crates.io-1949/tokio-1.0.0/src/lib.rs"
+            "/home/dev/.cargo/registry/src/index.crates.io-1949/tokio-1.0.0/src/lib.rs"
         ));
         assert!(!in_source(
             "/usr/local/cargo/registry/src/index.crates.io-1949/serde-1.0.0/src/lib.rs"

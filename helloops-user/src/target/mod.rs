@@ -7,7 +7,7 @@ pub mod process;
 mod selector;
 mod site;
 
-pub use memory_map::MemoryMaps;
+pub use memory_map::{MemoryMaps, map_file};
 pub use name_pattern::NamePattern;
 pub use selector::{Selector, SelectorError, cgroup_id, cgroup2_root, compile_comm};
 pub use site::{

@@ -12,6 +12,8 @@ use crate::kernel::{abi::Inode, inode_of};
 /// What `/proc/PID/stat` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
+    /// Whether it has ended and waits for its parent to notice (state Z or X).
+    pub is_zombie: bool,
     /// The parent process.
     pub parent: u32,
     /// When it started, in ns since boot, to the precision of a clock tick (10 ms as a rule).
@@ -40,6 +42,7 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
         .ok()?
         .max(1);
     Some(Stat {
+        is_zombie: matches!(*fields.first()?, "Z" | "X"),
         parent: fields.get(1)?.parse().ok()?,
         start: ticks.checked_mul(1_000_000_000 / per_second)?,
     })
@@ -152,11 +155,14 @@ fn is_chosen(pid: u32, selector: &Selector) -> bool {
 
 /// Whether a process runs this file, or one that had its path before it was replaced.
 fn runs(pid: u32, path: &Path) -> bool {
-    if exe(pid).is_ok_and(|exe| exe == path) {
+    let file = fs::metadata(path).map(|file| inode_of(&file));
+    let running = fs::metadata(format!("/proc/{pid}/exe")).map(|file| inode_of(&file));
+    if matches!((running, file), (Ok(running), Ok(file)) if running == file) {
         return true;
     }
-    let running = fs::metadata(format!("/proc/{pid}/exe")).map(|file| inode_of(&file));
-    matches!((running, fs::metadata(path)), (Ok(running), Ok(file)) if running == inode_of(&file))
+    // The process names its file without symbolic links.
+    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    exe(pid).is_ok_and(|exe| exe == real)
 }
 
 /// The processes of a cgroup and those below it.
@@ -184,6 +190,7 @@ mod tests {
         assert_eq!(
             parse_stat(text),
             Some(Stat {
+                is_zombie: false,
                 parent: 3,
                 start: 12_000_000_000
             })

@@ -7,6 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use object::{
+    Endianness, ReadCache,
+    elf::{FileHeader32, FileHeader64},
+    read::elf::{FileHeader, ProgramHeader as _},
+};
 use thiserror::Error;
 
 use super::{
@@ -148,17 +153,13 @@ pub fn compile_comm(pattern: &str) -> Result<CommGlob, GlobError> {
     glob::compile(pattern)
 }
 
-/// The real path of an ELF executable.
+/// The absolute path of an ELF executable, with its symbolic links: where they lead may change, as
+/// when `current` comes to mean the next release.
 fn executable(path: &Path) -> Result<PathBuf, SelectorError> {
     let unreadable = |reason| SelectorError::Unreadable {
         path: path.display().to_string(),
         reason,
     };
-    let real = fs::canonicalize(path).map_err(unreadable)?;
-    let mut start = Vec::new();
-    fs::File::open(&real)
-        .and_then(|file| file.take(64).read_to_end(&mut start))
-        .map_err(unreadable)?;
     let refuse = |what, instead| {
         Err(SelectorError::NotAnElf {
             path: path.display().to_string(),
@@ -166,19 +167,54 @@ fn executable(path: &Path) -> Result<PathBuf, SelectorError> {
             instead,
         })
     };
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return refuse("not a file", "give the program's own binary");
+    }
+    let file = fs::File::open(path).map_err(unreadable)?;
+    let mut start = Vec::new();
+    (&file)
+        .take(4)
+        .read_to_end(&mut start)
+        .map_err(unreadable)?;
     if start.starts_with(b"#!") {
         return refuse(
             "a script",
             "watch its interpreter with --exe, or its name with --comm",
         );
     }
-    if !start.starts_with(b"\x7fELF") {
+    if start != b"\x7fELF" {
         return refuse("not an ELF file", "give the program's own binary");
     }
-    if start.len() < 64 {
+    if !is_whole(file, metadata.len()) {
         return refuse("a truncated ELF file", "give the program's own binary");
     }
-    Ok(real)
+    std::path::absolute(path).map_err(unreadable)
+}
+
+/// Whether an ELF file has all that a process of it would map.
+fn is_whole(file: fs::File, length: u64) -> bool {
+    let data = ReadCache::new(file);
+    has_all_segments::<FileHeader64<Endianness>>(&data, length)
+        || has_all_segments::<FileHeader32<Endianness>>(&data, length)
+}
+
+fn has_all_segments<H: FileHeader<Endian = Endianness>>(
+    data: &ReadCache<fs::File>,
+    length: u64,
+) -> bool {
+    let Ok(header) = H::parse(data) else {
+        return false;
+    };
+    let Ok(endian) = header.endian() else {
+        return false;
+    };
+    header.program_headers(endian, data).is_ok_and(|segments| {
+        segments.iter().all(|segment| {
+            let (offset, size) = segment.file_range(endian);
+            offset.checked_add(size).is_some_and(|end| end <= length)
+        })
+    })
 }
 
 /// The directory of a cgroup, given as a path in the file system or within the hierarchy.
