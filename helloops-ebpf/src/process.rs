@@ -72,13 +72,16 @@ pub fn exec(ctx: &RawTracePointContext) {
         watched.flags |= FLAG_COMPAT;
     }
     watched.start = task::process_start(task);
-    if known.is_none_or(|known| known.target != watched.target) {
+    let joins = known
+        .is_none_or(|known| known.target != watched.target || known.flags & FLAG_AWAITS_EXEC != 0);
+    if joins {
         target::own_scope(&mut watched);
     }
-    // Other threads are gone, and this one may have taken over the leader's id; its own from before
-    // is free for others.
+    // Other threads are gone, and this one may have taken over the leader's id and left its own.
+    let old_tid: u64 = ctx.arg(1);
     syscall::forget(tgid);
-    syscall::forget(ctx.arg::<u64>(1) as u32);
+    syscall::forget(old_tid as u32);
+    fault::thread_exit(old_tid as u32);
     if !target::insert(tgid, &watched) {
         return;
     }
@@ -186,12 +189,13 @@ pub fn fork(ctx: &RawTracePointContext) {
 #[inline(always)]
 pub fn exit(ctx: &RawTracePointContext) {
     let tgid = ctx.tgid();
-    let is_watched = target::is_watched(tgid);
-    syscall::thread_exit(ctx.pid(), is_watched);
-    if !is_watched {
+    // Whether the process is still watched or not: the last threads of a process end at the same
+    // time, and the first of them to come here ends the watching.
+    syscall::thread_exit(ctx.pid());
+    fault::thread_exit(ctx.pid());
+    if !target::is_watched(tgid) {
         return;
     }
-    fault::thread_exit(ctx.pid());
 
     // SAFETY: the helper has no preconditions.
     let task = unsafe { bpf_get_current_task() };
@@ -208,7 +212,10 @@ pub fn exit(ctx: &RawTracePointContext) {
     let Some(watched) = target::get(tgid) else {
         return;
     };
-    target::remove(tgid);
+    // Several threads may see that none is alive; one of them reports it.
+    if !target::remove(tgid) {
+        return;
+    }
 
     // As wait_task_zombie() does (kernel/exit.c): the group's code if the group was ended as one,
     // else the leader's.

@@ -317,14 +317,10 @@ fn allocate_page(entry: *mut u32) -> u32 {
     }
 }
 
-/// A thread ends: the call that it is in never returns. Its place is given back even if its process
-/// is not watched any more, lest a later thread with its id take it for its own.
+/// A thread ends: the call that it is in never returns, and its place is given back, lest a later
+/// thread with its id take it for its own.
 #[inline(always)]
-pub fn thread_exit(tid: u32, is_watched: bool) {
-    if !is_watched {
-        release(tid);
-        return;
-    }
+pub fn thread_exit(tid: u32) {
     if let Some(call) = call_of(tid) {
         // SAFETY: the element is only written by the thread itself, which is here.
         let call = unsafe { &mut *call };

@@ -93,11 +93,11 @@ pub fn insert(tgid: u32, watched: &Watched) -> bool {
     true
 }
 
-/// Stops watching a process.
+/// Stops watching a process. False if it was not watched, or another CPU was faster.
 #[inline(always)]
-pub fn remove(tgid: u32) {
+pub fn remove(tgid: u32) -> bool {
     set_gate(tgid, false);
-    let _ = TARGETS.remove(tgid);
+    TARGETS.remove(tgid).is_ok()
 }
 
 /// Gives a process its own histogram scope, where its target asks for that and one is left; else

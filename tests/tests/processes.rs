@@ -44,7 +44,9 @@ fn a_program_that_became_another_is_told_as_that_one() -> Result<()> {
     let fault = report.fault("exit")?;
     assert_eq!(fault["exit_code"], 5);
     assert_eq!(fault["comm"], "sh");
-    assert_eq!(fault["exe"], json!(Path::new("/bin/sh").canonicalize()?));
+    // By which of its names depends on whether the process is still there to be asked.
+    let exe = Path::new(fault["exe"].as_str().context("no executable")?);
+    assert_eq!(exe.canonicalize()?, Path::new("/bin/sh").canonicalize()?);
     Ok(())
 }
 

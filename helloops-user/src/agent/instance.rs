@@ -28,14 +28,14 @@ use crate::{
     kernel::{
         Kernel, LoadError, PrivilegeError, Selectors,
         abi::{FLAG_AWAITS_EXEC, FLAG_PER_PROCESS, Watched},
-        require_privileges,
+        is_initial_pid_namespace, require_privileges,
     },
     symbol::{self, Mapping, Symbolizer},
     target::{Selector, SelectorError, SiteError, cgroup_id, compile_comm, process},
 };
 
 /// Faults that may wait for symbolization. Each holds up to 256 KiB of stack.
-const QUEUE: usize = 4096;
+const QUEUE: usize = 2048;
 
 /// Why an instance cannot start.
 #[derive(Debug, Error)]
@@ -43,6 +43,12 @@ pub enum StartError {
     /// Capabilities are missing.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
+    /// The kernel's process ids mean other processes here.
+    #[error(
+        "this is a pid namespace of its own, in which the kernel's process ids mean nothing: run \
+         helloops on the host (docker: --pid=host)"
+    )]
+    PidNamespace,
     /// The kernel side cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -89,6 +95,9 @@ impl Instance {
     /// [`StartError`]; nothing is left behind then.
     pub fn start(options: Options, state: Arc<State>) -> Result<Self, StartError> {
         require_privileges()?;
+        if !is_initial_pid_namespace() {
+            return Err(StartError::PidNamespace);
+        }
         let names = check_names(&options.targets)?;
         let kernel = Kernel::load(&options.kernel)?;
         state.set_features(kernel.features);
@@ -283,6 +292,10 @@ fn probe_all(mut prober: Prober, tasks: &Receiver<ProberTask>, state: &State) ->
                 for error in prober.probe(&file.open_as, &file.path, file.is_executable) {
                     log::warn!("{}: {error}", file.path.display());
                 }
+                state.set_probes(prober.count());
+            }
+            ProberTask::LookAgain => {
+                prober.look_again();
                 state.set_probes(prober.count());
             }
             ProberTask::Count { target, processes } => state.set_processes(&target, processes),

@@ -51,6 +51,8 @@ pub struct Process {
 pub enum ProberTask {
     /// To probe a file.
     Probe(ToProbe),
+    /// To look whether files were changed in place.
+    LookAgain,
     /// To say how many processes of a target live, whose files were to be probed before.
     Count {
         /// The target's name.
@@ -174,9 +176,13 @@ impl Intake {
         let Some(mappings) = &mut self.mappings else {
             return;
         };
+        let mut lost = false;
         for (time, event) in mappings.drain() {
             match &event {
-                MappingEvent::Lost { count } => self.outlets.state.add_lost("mappings", *count),
+                MappingEvent::Lost { count } => {
+                    self.outlets.state.add_lost("mappings", *count);
+                    lost = true;
+                }
                 MappingEvent::Map { pid, file } if self.processes.contains_key(pid) => {
                     let open_as = map_file(*pid, file.start, file.end);
                     let path = file.path.to_path_buf();
@@ -193,6 +199,9 @@ impl Intake {
                 _ => {}
             }
             self.maps.apply(time, event);
+        }
+        if lost {
+            self.look_at_mappings_again();
         }
     }
 
@@ -219,12 +228,14 @@ impl Intake {
             Observation::Text(event) => match self.captures.message(&event) {
                 Late::Completed(capture) => self.hand_on(capture),
                 Late::Waits => {}
-                Late::TooLate(message) => {
+                Late::TooLate(Some(message)) => {
                     self.work(Work::Message {
                         id: event.id,
                         message,
                     });
                 }
+                // It could not be read; the fault says what it says without.
+                Late::TooLate(None) => {}
             },
         }
     }
@@ -250,7 +261,7 @@ impl Intake {
             exe,
             file: event.file,
         };
-        self.processes.insert(pid, process);
+        self.insert(pid, process);
         self.outlets
             .scopes
             .assign(event.scope, event.header.target, pid);
@@ -261,14 +272,14 @@ impl Intake {
 
     fn fork(&mut self, event: &ForkEvent) {
         let pid = event.header.tgid;
+        self.outlets
+            .scopes
+            .assign(event.scope, event.header.target, pid);
         let Some(parent) = self.processes.get(&event.parent_tgid) else {
             return;
         };
         let process = parent.clone();
-        self.processes.insert(pid, process);
-        self.outlets
-            .scopes
-            .assign(event.scope, event.header.target, pid);
+        self.insert(pid, process);
         self.count_processes(event.header.target);
     }
 
@@ -279,6 +290,7 @@ impl Intake {
         let whose = self.whose(pid, event.header.target);
         self.outlets.scopes.release(event.scope);
         self.processes.remove(&pid);
+        self.maps.unpin(pid);
         self.count_processes(event.header.target);
         self.work(Work::Exit { event, whose });
     }
@@ -346,6 +358,21 @@ impl Intake {
         }));
     }
 
+    fn insert(&mut self, pid: u32, process: Process) {
+        self.maps.pin(pid);
+        self.processes.insert(pid, process);
+    }
+
+    /// Records of mappings were lost: looks at what `/proc` says of the processes that live.
+    fn look_at_mappings_again(&mut self) {
+        for pid in self.processes.keys() {
+            match Mapping::of_process(*pid) {
+                Ok(mappings) if !mappings.is_empty() => self.maps.set(*pid, mappings),
+                _ => {}
+            }
+        }
+    }
+
     /// Takes up a process that came to be watched without an event, and whose first event is here
     /// before the news of it.
     fn meet(&mut self, header: &Header) {
@@ -378,9 +405,12 @@ impl Intake {
             self.probe(open_as, mapping.path.clone(), is_executable);
         }
         self.work(Work::Preload(mappings.clone()));
-        self.maps.set(pid, mappings);
+        // A process that is gone has none any more, but its records may be here.
+        if !mappings.is_empty() {
+            self.maps.set(pid, mappings);
+        }
         let target = process.target;
-        self.processes.insert(pid, process);
+        self.insert(pid, process);
         self.count_processes(target);
     }
 

@@ -62,7 +62,12 @@ impl Joining<'_> {
         if pid == std::process::id() || self.selectors.watched(pid).is_some() {
             return None;
         }
-        let start = process::stat(pid).ok()?.start;
+        let stat = process::stat(pid).ok()?;
+        // No event will tell of the end of one that has ended.
+        if stat.is_zombie {
+            return None;
+        }
+        let start = stat.start;
         let own_scope = (watched.flags & FLAG_PER_PROCESS != 0)
             .then(|| self.counters.take_scope())
             .flatten();

@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    fs::{self, Metadata},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
 };
@@ -10,7 +11,7 @@ use std::{
 use crate::{
     fault::Runtime,
     kernel::{
-        Probes,
+        ProbeHandle, Probes,
         abi::{Inode, SiteArguments, SiteKind},
         inode_of,
     },
@@ -56,6 +57,24 @@ pub struct Prober {
     probes: Probes,
     patterns: Vec<ProbePattern>,
     findings: Arc<Findings>,
+    known: HashMap<Inode, Known>,
+}
+
+/// A file that was looked at.
+struct Known {
+    /// Its name.
+    path: PathBuf,
+    /// Tells whether its contents were changed since.
+    stamp: Stamp,
+    is_executable: bool,
+    probes: Vec<ProbeHandle>,
+}
+
+/// What changes with a file's contents: size, and modification time in seconds and ns.
+type Stamp = (u64, i64, i64);
+
+fn stamp(metadata: &Metadata) -> Stamp {
+    (metadata.size(), metadata.mtime(), metadata.mtime_nsec())
 }
 
 impl Prober {
@@ -65,6 +84,7 @@ impl Prober {
             probes,
             patterns,
             findings: Arc::default(),
+            known: HashMap::new(),
         }
     }
 
@@ -86,24 +106,58 @@ impl Prober {
             return Vec::new();
         };
         let file = inode_of(&metadata);
-        if !metadata.is_file() || self.is_known(&file) {
+        if !metadata.is_file() || self.known.contains_key(&file) {
             return Vec::new();
         }
         let image = match Image::open(open_as) {
             Ok(image) => image,
             Err(error) => {
+                // It may be on its way: it is looked at again when it is next mapped.
                 log::debug!("{}: not probed: {error}", path.display());
-                self.learn(file, Runtime::Unknown);
                 return Vec::new();
             }
         };
+        let is_executable = is_executable || image.is_executable();
+        let known = Known {
+            path: path.to_path_buf(),
+            stamp: stamp(&metadata),
+            is_executable,
+            probes: Vec::new(),
+        };
+        self.known.insert(file, known);
         let mut sites = runtime_sites(&image);
         self.learn(file, runtime(&sites));
         sites.truncate(SITES_PER_FILE);
         for site in &sites {
-            self.attach(open_as, path, site, 0);
+            self.attach(open_as, path, file, site, 0);
         }
-        self.probe_for_user(&image, open_as, path, is_executable)
+        self.probe_for_user(&image, open_as, path, file, is_executable)
+    }
+
+    /// Takes the probes off files whose contents were changed in place, and probes them anew: the
+    /// kernel would go on to set its breakpoints at the old offsets, wherever they now are.
+    pub fn look_again(&mut self) {
+        let changed: Vec<Inode> = self
+            .known
+            .iter()
+            .filter(|(file, known)| {
+                fs::metadata(&known.path).is_ok_and(|metadata| {
+                    inode_of(&metadata) == **file && stamp(&metadata) != known.stamp
+                })
+            })
+            .map(|(file, _)| *file)
+            .collect();
+        for file in changed {
+            let Some(known) = self.known.remove(&file) else {
+                continue;
+            };
+            for probe in known.probes {
+                self.probes.detach(probe);
+            }
+            for error in self.probe(&known.path, &known.path, known.is_executable) {
+                log::warn!("{}: {error}", known.path.display());
+            }
+        }
     }
 
     /// Probes what the user named in this file.
@@ -112,6 +166,7 @@ impl Prober {
         image: &Image,
         open_as: &Path,
         path: &Path,
+        file: Inode,
         is_executable: bool,
     ) -> Vec<SiteError> {
         let mut errors = Vec::new();
@@ -127,7 +182,7 @@ impl Prober {
                 Ok(sites) => {
                     for site in sites {
                         let number = self.describe(&site, &pattern);
-                        self.attach(open_as, path, &site, number);
+                        self.attach(open_as, path, file, &site, number);
                     }
                 }
                 Err(error) => errors.push(error),
@@ -157,18 +212,19 @@ impl Prober {
         number
     }
 
-    fn attach(&mut self, open_as: &Path, path: &Path, site: &Site, number: u32) {
+    fn attach(&mut self, open_as: &Path, path: &Path, file: Inode, site: &Site, number: u32) {
         match self
             .probes
             .attach(open_as, site.file_offset, site.kind, number)
         {
-            Ok(_) => log::debug!("{}: probed {}", path.display(), site.function),
+            Ok(probe) => {
+                log::debug!("{}: probed {}", path.display(), site.function);
+                if let Some(known) = self.known.get_mut(&file) {
+                    known.probes.push(probe);
+                }
+            }
             Err(error) => log::warn!("{}: {}: {error}", path.display(), site.function),
         }
-    }
-
-    fn is_known(&self, file: &Inode) -> bool {
-        self.findings.runtime(file).is_some()
     }
 
     fn learn(&self, file: Inode, runtime: Runtime) {

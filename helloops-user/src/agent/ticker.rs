@@ -102,6 +102,7 @@ impl Ticker {
         }
         self.follow_files();
         self.follow_cgroups();
+        let _ = self.probes.send(ProberTask::LookAgain);
     }
 
     /// Takes what was counted. To be called a last time when nothing is watched any more.

@@ -11,7 +11,8 @@ use super::{
     terminal::{self, Screen},
 };
 use crate::{
-    kernel::{Btf, Feature, Kernel, LoadOptions, missing_capabilities},
+    agent::StartError,
+    kernel::{Btf, Feature, Kernel, LoadOptions, is_initial_pid_namespace, missing_capabilities},
     target::cgroup2_root,
 };
 
@@ -108,17 +109,11 @@ fn privileges() -> Feature {
     )
 }
 
-/// BPF programs see process ids of the initial namespace (include/linux/proc_ns.h:
-/// `PROC_PID_INIT_INO`).
 fn pid_namespace() -> Feature {
     const NAME: &str = "process ids";
-    match fs::read_link("/proc/self/ns/pid") {
-        Ok(namespace) if namespace.as_os_str() != "pid:[4026531836]" => Feature::lacks(
-            NAME,
-            "this is a pid namespace of its own, in which the kernel's process ids mean nothing: \
-             run helloops on the host (docker: --pid=host)",
-        ),
-        _ => Feature::works(NAME, "the host's"),
+    match is_initial_pid_namespace() {
+        true => Feature::works(NAME, "the host's"),
+        false => Feature::lacks(NAME, StartError::PidNamespace.to_string()),
     }
 }
 

@@ -22,6 +22,8 @@ pub mod top;
 mod views;
 mod watch;
 
+use std::io::Write as _;
+
 pub use arguments::{Arguments, Verb, reference};
 
 /// Warns of what does not work on this kernel.
@@ -38,5 +40,6 @@ pub fn print_error(error: &anyhow::Error) {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(": ");
-    eprintln!("helloops: {text}");
+    // Standard error may be closed; there is nobody else to tell.
+    let _ = writeln!(std::io::stderr(), "helloops: {text}");
 }

@@ -2,8 +2,15 @@
 
 use std::{
     ffi::OsString,
-    io::{self, IsTerminal as _, PipeReader, PipeWriter, Read as _, Write as _},
-    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    fs::{File, Permissions},
+    io::{self, PipeReader, PipeWriter, Read as _, Write as _},
+    os::{
+        fd::{AsRawFd as _, RawFd},
+        unix::{
+            fs::{OpenOptionsExt as _, PermissionsExt as _},
+            process::{CommandExt as _, ExitStatusExt as _},
+        },
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, ExitStatus},
     sync::Arc,
@@ -22,7 +29,13 @@ use nix::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal as signals},
-    sync::{broadcast, oneshot},
+    sync::{
+        broadcast::{
+            self,
+            error::{RecvError, TryRecvError},
+        },
+        oneshot,
+    },
 };
 
 use super::{
@@ -104,6 +117,13 @@ async fn watch_command(
     program: &OsString,
     arguments: &[OsString],
 ) -> Result<ExitStatus> {
+    let report_file = match &options.report {
+        Some(path) => Some(
+            open_report(path)
+                .with_context(|| format!("cannot write the report to {}", path.display()))?,
+        ),
+        None => None,
+    };
     let limits = Limits {
         faults: FAULTS,
         memory: 256 << 20,
@@ -125,9 +145,16 @@ async fn watch_command(
         Frames::InApp
     };
     let faults = state.follow_faults();
-    let shown = (!options.quiet)
-        .then(|| tokio::spawn(show_faults(Arc::clone(&state), faults, frames, screen)));
-
+    let (done, is_done) = oneshot::channel::<()>();
+    let shown = (!options.quiet).then(|| {
+        tokio::spawn(show_faults(
+            Arc::clone(&state),
+            faults,
+            is_done,
+            frames,
+            screen,
+        ))
+    });
     let live = options
         .every
         .map(|seconds| tokio::spawn(show_live(Arc::clone(&state), seconds, screen)));
@@ -159,19 +186,20 @@ async fn watch_command(
     }
 
     let report = report(&state, options, pid, status, started, ended);
-    // With the state's last reference its channel closes, and all faults have been shown.
-    let groups = state.fault_groups(&Filter::default());
-    drop(state);
+    drop(done);
     if let Some(shown) = shown {
         let _ = shown.await;
-        eprint!("\n{}", summary::render(&report, &groups, &screen));
+        let groups = state.fault_groups(&Filter::default());
+        tell(&format!("\n{}", summary::render(&report, &groups, &screen)));
     }
-    let written = options
-        .report
-        .as_ref()
-        .map(|file| write_report(&report, file));
+    if let (Some(file), Some(path)) = (report_file, &options.report)
+        && let Err(error) = write_report(&report, file)
+    {
+        // How the command ended is what counts for whoever started it.
+        let context = format!("cannot write the report to {}", path.display());
+        super::print_error(&anyhow::Error::new(error).context(context));
+    }
     remains.leave_behind();
-    written.transpose()?;
     Ok(status)
 }
 
@@ -212,7 +240,9 @@ impl HeldChild {
         let (mut pid_out, pid_in) = io::pipe()?;
         let (go_out, go) = io::pipe()?;
         // SAFETY: between fork and exec only async-signal-safe calls are made: getpid, read, write.
-        unsafe { command.pre_exec(move || hold(&pid_in, &go_out)) };
+        // The descriptor is the parent's; only its copy in the child is closed.
+        let go_copy = go.as_raw_fd();
+        unsafe { command.pre_exec(move || hold(&pid_in, &go_out, go_copy)) };
         let spawned = thread::spawn(move || command.spawn());
         let mut pid = [0; 4];
         pid_out.read_exact(&mut pid).context("cannot fork")?;
@@ -234,8 +264,11 @@ impl HeldChild {
     }
 }
 
-/// Runs in the child: says who it is, and waits. End of file means that it is not to run.
-fn hold(mut pid_in: &PipeWriter, mut go_out: &PipeReader) -> io::Result<()> {
+/// Runs in the child: says who it is, and waits. End of file means that it is not to run, which it
+/// can only see without a writing end of its own.
+fn hold(mut pid_in: &PipeWriter, mut go_out: &PipeReader, go_copy: RawFd) -> io::Result<()> {
+    // SAFETY: the child has a descriptor table of its own, in which nothing uses this one.
+    unsafe { libc::close(go_copy) };
     pid_in.write_all(&std::process::id().to_ne_bytes())?;
     go_out.read_exact(&mut [0])
 }
@@ -268,35 +301,59 @@ async fn forward_signals_until(
 }
 
 fn is_foreground() -> bool {
-    io::stdin().is_terminal() && tcgetpgrp(io::stdin()).is_ok_and(|group| group == getpgrp())
+    File::open("/dev/tty")
+        .is_ok_and(|terminal| tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()))
 }
 
-/// Shows faults shortly after they happen, until all senders are gone.
+/// Shows faults shortly after they happen. Once `done` has come, shows those that are left, of which
+/// all is known then, and ends.
 async fn show_faults(
     state: Arc<State>,
     mut faults: broadcast::Receiver<Arc<Fault>>,
+    mut done: oneshot::Receiver<()>,
     frames: Frames,
     screen: Screen,
 ) {
-    let state = {
-        let weak = Arc::downgrade(&state);
-        drop(state);
-        weak
-    };
+    let mut is_done = false;
     loop {
-        match faults.recv().await {
+        let received = if is_done {
+            faults.try_recv().map_err(|error| match error {
+                TryRecvError::Lagged(missed) => RecvError::Lagged(missed),
+                TryRecvError::Empty | TryRecvError::Closed => RecvError::Closed,
+            })
+        } else {
+            tokio::select! {
+                received = faults.recv() => received,
+                _ = &mut done => { is_done = true; continue }
+            }
+        };
+        match received {
             Ok(fault) => {
-                tokio::time::sleep(SETTLE).await;
-                let current = state.upgrade().and_then(|state| state.fault(&fault.id));
-                let fault = current.unwrap_or(fault);
-                eprint!("\n{}", fault_text::render(&fault, frames, &screen));
+                if !is_done {
+                    tokio::select! {
+                        () = tokio::time::sleep(SETTLE) => {}
+                        _ = &mut done => is_done = true,
+                    }
+                }
+                let fault = state.fault(&fault.id).unwrap_or(fault);
+                tell(&format!(
+                    "\n{}",
+                    fault_text::render(&fault, frames, &screen)
+                ));
             }
-            Err(broadcast::error::RecvError::Lagged(missed)) => {
-                eprintln!("\n{missed} more faults; the summary and the report have them");
+            Err(RecvError::Lagged(missed)) => {
+                tell(&format!(
+                    "\n{missed} more faults; the summary and the report have them\n"
+                ));
             }
-            Err(broadcast::error::RecvError::Closed) => break,
+            Err(RecvError::Closed) => break,
         }
     }
+}
+
+/// Writes to standard error, which may be closed: the command and the report go on without.
+fn tell(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// Shows the busiest system calls again and again, each over the time since it did so last.
@@ -315,10 +372,10 @@ async fn show_live(state: Arc<State>, seconds: u16, screen: Screen) {
         let mut series = state.series(&query);
         series.truncate(CALLS);
         let lost = loss::render(&state.lost(), &screen);
-        eprint!(
+        tell(&format!(
             "\nthe last {seconds} s:\n{}{lost}",
             series_table::render(&series, Some(window.as_secs_f64()), &screen)
-        );
+        ));
     }
 }
 
@@ -356,22 +413,24 @@ fn report(
     }
 }
 
-/// Writes the report; only its owner may read it, for messages and arguments can hold secrets.
-fn write_report(report: &Report, path: &Path) -> Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let write = || -> io::Result<()> {
-        let file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)?;
-        let mut file = io::BufWriter::new(file);
-        serde_json::to_writer(&mut file, report)?;
-        file.write_all(b"\n")?;
-        file.flush()
-    };
-    write().with_context(|| format!("cannot write the report to {}", path.display()))
+/// Opens the report; only its owner may read it, for messages and arguments can hold secrets.
+fn open_report(path: &Path) -> io::Result<File> {
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    // One that was there before may be open to others.
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
+fn write_report(report: &Report, file: File) -> io::Result<()> {
+    let mut file = io::BufWriter::new(file);
+    serde_json::to_writer(&mut file, report)?;
+    file.write_all(b"\n")?;
+    file.flush()
 }
 
 /// Ends this process as the command ended.

@@ -104,7 +104,7 @@ pub enum Late {
     /// Its fault still waits for its stack.
     Waits,
     /// Its fault was taken already.
-    TooLate(String),
+    TooLate(Option<String>),
 }
 
 #[derive(Debug)]
@@ -183,7 +183,7 @@ impl Captures {
     pub fn message(&mut self, event: &TextEvent) -> Late {
         let message = text(event.length, event.truncated, &event.bytes);
         let Some(partial) = self.partial.get_mut(&event.id) else {
-            return Late::TooLate(message.unwrap_or_default());
+            return Late::TooLate(message);
         };
         partial.wants_message = false;
         partial.capture.message = message;

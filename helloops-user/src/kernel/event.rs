@@ -64,18 +64,6 @@ impl Observation {
             None
         }
     }
-
-    /// What all observations begin with.
-    pub fn header(&self) -> &Header {
-        match self {
-            Self::Exec(event) => &event.header,
-            Self::Fork(event) => &event.header,
-            Self::Exit(event) => &event.header,
-            Self::Fault(event) => &event.header,
-            Self::Text(event) => &event.header,
-            Self::Stack { header, .. } => header,
-        }
-    }
 }
 
 /// The reading end of the ring buffer.

@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use nix::time::{ClockId, clock_gettime};
 use perf_event::{Builder, SampleFlag, Sampler, data::Record, events::Software};
 
 /// `PERF_RECORD_MISC_COMM_EXEC` (include/uapi/linux/perf_event.h): the name changed by an exec.
@@ -74,6 +75,8 @@ pub enum MappingEvent {
 /// The stream of mappings.
 pub struct Mappings {
     samplers: Vec<Sampler>,
+    /// Records of a time at which other CPUs' buffers had been read already.
+    early: Vec<(u64, MappingEvent)>,
 }
 
 impl Mappings {
@@ -107,7 +110,10 @@ impl Mappings {
                 builder.build()?.sampled(bytes)
             })
             .collect::<io::Result<Vec<_>>>()?;
-        Ok(Self { samplers })
+        Ok(Self {
+            samplers,
+            early: Vec::new(),
+        })
     }
 
     /// What becomes readable when buffers fill up.
@@ -120,7 +126,9 @@ impl Mappings {
 
     /// Takes all records, in the order of their times (ns of `CLOCK_MONOTONIC`).
     pub fn drain(&mut self) -> Vec<(u64, MappingEvent)> {
-        let mut events = Vec::new();
+        // What is recorded from now on may have an elder in a buffer that has been read by then.
+        let until = now();
+        let mut events = std::mem::take(&mut self.early);
         for sampler in &mut self.samplers {
             while let Some(record) = sampler.next_record() {
                 // With `sample_id_all` and the time alone, every record ends with its time.
@@ -138,8 +146,16 @@ impl Mappings {
             }
         }
         events.sort_by_key(|(time, _)| *time);
+        self.early = events.split_off(events.partition_point(|(time, _)| *time <= until));
         events
     }
+}
+
+/// Now, in ns of `CLOCK_MONOTONIC`; the end of time if there is no such clock.
+fn now() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(u64::MAX, |now| {
+        (now.tv_sec() * 1_000_000_000 + now.tv_nsec()).cast_unsigned()
+    })
 }
 
 fn decode(record: Record<'_>, exec: bool) -> Option<MappingEvent> {

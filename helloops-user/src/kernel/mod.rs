@@ -24,7 +24,9 @@ pub use feature::Feature;
 pub use layout::Btf;
 pub use load::{Kernel, KernelLog, LoadError, LoadOptions, Lost};
 pub use mapping::{MappedFile, MappingEvent, Mappings};
-pub use privilege::{PrivilegeError, missing_capabilities, require_privileges};
+pub use privilege::{
+    PrivilegeError, is_initial_pid_namespace, missing_capabilities, require_privileges,
+};
 pub use probe::{ProbeError, ProbeHandle, Probes};
 pub use selector::{Selectors, inode_of};
 

@@ -49,6 +49,14 @@ fn missing_of(effective: u64) -> Vec<(&'static str, &'static str)> {
         .collect()
 }
 
+/// Whether this is the initial pid namespace, whose process ids BPF programs see
+/// (include/linux/proc_ns.h: `PROC_PID_INIT_INO`). True where it cannot be told.
+pub fn is_initial_pid_namespace() -> bool {
+    fs::read_link("/proc/self/ns/pid").map_or(true, |namespace| {
+        namespace.as_os_str() == "pid:[4026531836]"
+    })
+}
+
 /// # Errors
 ///
 /// Names the missing capabilities and how to grant them.

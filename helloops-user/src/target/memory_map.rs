@@ -1,6 +1,9 @@
 //! Remembers which files the watched processes have mapped executable, also when they are gone.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+};
 
 use crate::{
     kernel::{MappedFile, MappingEvent},
@@ -32,6 +35,8 @@ struct Process {
 #[derive(Debug, Default)]
 pub struct MemoryMaps {
     processes: HashMap<u32, Process>,
+    /// Processes that are not forgotten.
+    pinned: HashSet<u32>,
     clock: u64,
 }
 
@@ -81,6 +86,16 @@ impl MemoryMaps {
         }
     }
 
+    /// Keeps a process's mappings until [`MemoryMaps::unpin`]: it is watched.
+    pub fn pin(&mut self, pid: u32) {
+        self.pinned.insert(pid);
+    }
+
+    /// The process ended. Its mappings stay for a while, for what is still on its way.
+    pub fn unpin(&mut self, pid: u32) {
+        self.pinned.remove(&pid);
+    }
+
     /// Sets what `/proc` says of a process that ran before it was watched.
     pub fn set(&mut self, pid: u32, mappings: Vec<Mapping>) {
         self.clock += 1;
@@ -118,15 +133,20 @@ impl MemoryMaps {
 
     /// Drops the half that was not used for longest, so that this is not done at every turn.
     fn forget_oldest(&mut self) {
-        let mut times: Vec<u64> = self
+        let unpinned = self
             .processes
-            .values()
-            .map(|process| process.used)
-            .collect();
+            .iter()
+            .filter(|(pid, _)| !self.pinned.contains(pid));
+        let mut times: Vec<u64> = unpinned.map(|(_, process)| process.used).collect();
+        if times.is_empty() {
+            return;
+        }
         let middle = times.len() / 2;
         let (_, median, _) = times.select_nth_unstable(middle);
         let median = *median;
-        self.processes.retain(|_, process| process.used > median);
+        let pinned = &self.pinned;
+        self.processes
+            .retain(|pid, process| process.used > median || pinned.contains(pid));
     }
 }
 
@@ -210,12 +230,12 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_processes_are_kept_and_the_used_ones_stay() {
+    fn only_so_many_processes_are_kept_and_the_watched_ones_stay() {
         let mut maps = MemoryMaps::default();
         maps.apply(1, map(1, 0x1000, "/a"));
+        maps.pin(1);
         for pid in 2..3 * PROCESSES_MAX as u32 {
             maps.apply(2, map(pid, 0x1000, "/x"));
-            maps.at(1, 2);
         }
         assert!(maps.processes.len() <= PROCESSES_MAX);
         assert_eq!(paths(&maps.at(1, 2)), ["/a"]);

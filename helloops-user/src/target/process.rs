@@ -12,6 +12,8 @@ use crate::kernel::{abi::Inode, inode_of};
 /// What `/proc/PID/stat` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
+    /// Whether it has ended and waits for its parent to notice (state Z or X).
+    pub is_zombie: bool,
     /// The parent process.
     pub parent: u32,
     /// When it started, in ns since boot, to the precision of a clock tick (10 ms as a rule).
@@ -40,6 +42,7 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
         .ok()?
         .max(1);
     Some(Stat {
+        is_zombie: matches!(*fields.first()?, "Z" | "X"),
         parent: fields.get(1)?.parse().ok()?,
         start: ticks.checked_mul(1_000_000_000 / per_second)?,
     })
@@ -187,6 +190,7 @@ mod tests {
         assert_eq!(
             parse_stat(text),
             Some(Stat {
+                is_zombie: false,
                 parent: 3,
                 start: 12_000_000_000
             })
