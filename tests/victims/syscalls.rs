@@ -242,6 +242,9 @@ fn wait_for_go(go: &libc::sigset_t) {
 /// A thread is blocked in readv when this waits for SIGUSR1. Then that call returns, and the
 /// thread makes `count` more, which the truth is about: `{"calls":{"readv":{"count":N,"errors":{}}}}`.
 fn in_flight_before(count: u64) {
+    // First, so that the other thread blocks it too: the kernel may let such a thread's call restart
+    // while it looks for one to give the signal to.
+    let go = hold_go();
     let (reader, writer) = pipe();
     let (tell, told) = std::sync::mpsc::channel();
     let reading = thread::spawn(move || {
@@ -251,7 +254,6 @@ fn in_flight_before(count: u64) {
         }
     });
     until_blocked(told.recv().unwrap());
-    let go = hold_go();
     wait_for_go(&go);
     for _ in 0..=count {
         write_byte(writer);
