@@ -581,8 +581,7 @@ fn copy_stack<C: EbpfContext>(ctx: &C, watched: &Watched, id: u64, sp: u64, chun
     let top = task::read::<u64>(task, layout.task_mm)
         .and_then(|mm| task::read::<u64>(mm, layout.mm_start_stack))
         .unwrap_or(0);
-    let mut address = sp;
-    let mut begun = false;
+    let mut address = stack_begin(sp);
     let mut n = 0;
     while n < STACK_CHUNKS_MAX {
         if n >= chunks {
@@ -606,11 +605,8 @@ fn copy_stack<C: EbpfContext>(ctx: &C, watched: &Watched, id: u64, sp: u64, chun
             let failed = raw_read_user((&raw mut (*event).bytes).cast(), size, address as *const _);
             if failed == 0 { u64::from(size) } else { 0 }
         };
-        // After an overflow the stack pointer is below the stack, whose pages begin further up.
-        let below = length == 0 && !begun;
-        begun |= length != 0;
-        address += if below { wanted } else { length };
-        let last = (length == 0 && !below) || n + 1 >= chunks || (top != 0 && address == top);
+        address += length;
+        let last = length == 0 || n + 1 >= chunks || (top != 0 && address == top);
         // SAFETY: as above.
         unsafe {
             (*event).length = length as u32;
@@ -621,6 +617,20 @@ fn copy_stack<C: EbpfContext>(ctx: &C, watched: &Watched, id: u64, sp: u64, chun
             return;
         }
         n += 1;
+    }
+}
+
+/// Where the stack begins: at the stack pointer, or with the next page, for an overflow leaves the
+/// stack pointer below the stack. Compilers that check for overflows go down by at most a page
+/// before they touch it (gcc's `-fstack-clash-protection`, LLVM's `__probestack`).
+///
+/// Told before the loop, since Linux 6.1's verifier follows each of its ways through it on its own.
+#[inline(always)]
+fn stack_begin(sp: u64) -> u64 {
+    // SAFETY: the helper checks the address.
+    match unsafe { bpf_probe_read_user(sp as *const u8) } {
+        Ok(_) => sp,
+        Err(_) => (sp | (STACK_CHUNK as u64 - 1)).wrapping_add(1),
     }
 }
 
