@@ -52,6 +52,14 @@ impl OwnVictim {
         copy(&artifacts::victim(victim)?, &fresh)?;
         fs::rename(&fresh, &self.path).context("cannot put the new file in the old one's place")
     }
+
+    /// Writes another victim's contents into its file, as `cp` does: the file stays the same.
+    ///
+    /// # Errors
+    /// When there is no such victim, or this one runs.
+    pub fn overwrite_by(&self, victim: &str) -> Result<()> {
+        copy(&artifacts::victim(victim)?, &self.path)
+    }
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

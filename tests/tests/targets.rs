@@ -328,6 +328,31 @@ fn panics_of_a_program_that_replaced_a_watched_one_are_captured() -> Result<()> 
     has_function(&agent.fault_of(pid, "panic")?, "rust_panics::main")
 }
 
+/// A probe that stayed where it was would be a breakpoint in the middle of something else.
+#[test]
+fn a_program_that_is_overwritten_in_place_runs_and_is_probed_anew() -> Result<()> {
+    let own = OwnVictim::of("rust_panics_abort")?;
+    let agent = Agent::start([OsStr::new("--exe"), own.path().as_os_str()])?;
+    let before = probes(&agent)?;
+    // One without a site of its own, and back again.
+    own.overwrite_by("syscalls")?;
+    own.overwrite_by("c_faults")?;
+    eventually("fewer probes", LIMIT, || {
+        Ok((probes(&agent)? < before).then_some(()))
+    })?;
+    let (pid, ended) = run(own.path(), ["abort"])?;
+    ensure!(ended.signal() == Some(libc::SIGABRT), "{ended:?}");
+    let fault = agent.fault_of(pid, "abort")?;
+    ensure!(in_c_faults(&fault), "{fault:#}");
+
+    let between = probes(&agent)?;
+    own.overwrite_by("rust_panics")?;
+    until_more_probes(&agent, between)?;
+    let (pid, ended) = run(own.path(), ["main"])?;
+    ensure!(ended.code() == Some(101), "{ended:?}");
+    has_function(&agent.fault_of(pid, "panic")?, "rust_panics::in_main")
+}
+
 fn probes(agent: &Agent) -> Result<Option<u64>> {
     Ok(agent.ask(["status"])?["probes"].as_u64())
 }

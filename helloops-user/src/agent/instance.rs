@@ -294,7 +294,10 @@ fn probe_all(mut prober: Prober, tasks: &Receiver<ProberTask>, state: &State) ->
                 }
                 state.set_probes(prober.count());
             }
-            ProberTask::LookAgain => prober.look_again(),
+            ProberTask::LookAgain => {
+                prober.look_again();
+                state.set_probes(prober.count());
+            }
             ProberTask::Count { target, processes } => state.set_processes(&target, processes),
         }
     }
