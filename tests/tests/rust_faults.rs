@@ -313,3 +313,18 @@ fn threads_that_panic_at_once_keep_their_messages_and_names_apart() -> Result<()
     assert_eq!(seen, wanted);
     Ok(())
 }
+
+/// It panics as soon as it runs, and nobody has run it before: it must be probed by then.
+#[test]
+fn a_program_that_a_shells_script_names_is_probed_before_it_starts() -> Result<()> {
+    let script = format!(
+        "{} start_then_panic; exit 0",
+        victim("rust_panics")?.display()
+    );
+    for _ in 0..5 {
+        let report = watch("sh").args(["-c", &script]).run()?;
+        let fault = report.fault("panic")?;
+        frame(fault, "rust_panics::main")?;
+    }
+    Ok(())
+}

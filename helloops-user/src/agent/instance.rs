@@ -105,7 +105,7 @@ impl Instance {
 
         let mut prober = Prober::new(kernel.probes, options.probes);
         let findings = prober.findings();
-        probe_ahead(&mut prober, &options.targets)?;
+        probe_ahead(&mut prober, &options.targets, &options.likely_programs)?;
         state.set_probes(prober.count());
 
         let mut selectors = kernel.selectors;
@@ -383,13 +383,21 @@ fn symbol_options(debug_directories: Vec<PathBuf>) -> symbol::Options {
 }
 
 /// Probes what is known to be needed before anything of it runs.
-fn probe_ahead(prober: &mut Prober, targets: &[Target]) -> Result<(), StartError> {
+fn probe_ahead(
+    prober: &mut Prober,
+    targets: &[Target],
+    likely_programs: &[PathBuf],
+) -> Result<(), StartError> {
     for target in targets {
         if let Selector::Exe(path) | Selector::Command(path) = &target.selector
             && let Some(error) = prober.probe(path, path, true).into_iter().next()
         {
             return Err(error.into());
         }
+    }
+    for path in likely_programs {
+        // A function that the user named may well be in another one.
+        prober.probe(path, path, true);
     }
     for path in common_libraries() {
         for error in prober.probe(&path, &path, false) {

@@ -25,6 +25,8 @@ pub struct Options {
     pub targets: Vec<Target>,
     /// Functions that the user named as error sites.
     pub probes: Vec<ProbePattern>,
+    /// Programs that the targets may start, to be probed before they do.
+    pub likely_programs: Vec<PathBuf>,
     /// Sizes and switches of the kernel side.
     pub kernel: LoadOptions,
     /// Roots of trees of separate debug files; none means `/usr/lib/debug`.

@@ -130,7 +130,8 @@ async fn watch_command(
         ..Limits::default()
     };
     let selector = Selector::Command(path.to_path_buf());
-    let instance_options = options.watch.instance(vec![selector])?;
+    let mut instance_options = options.watch.instance(vec![selector])?;
+    instance_options.likely_programs = programs_named_in(arguments);
     let state = Arc::new(State::new(crate::histogram::DEFAULT_MEMORY, limits));
     let instance = {
         let state = Arc::clone(&state);
@@ -207,6 +208,25 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| anyhow!("a thread panicked: {error}"))
+}
+
+/// The programs that a command's arguments name, as those of `timeout 9 ./shop` and
+/// `sh -c 'cd /srv && ./shop'` do: what it starts is probed before it starts that way. A wrong guess
+/// costs nothing.
+fn programs_named_in(arguments: &[OsString]) -> Vec<PathBuf> {
+    /// Long scripts name their programs at the start, or not at all.
+    const WORDS: usize = 64;
+    let text: Vec<_> = arguments
+        .iter()
+        .map(|argument| argument.to_string_lossy())
+        .collect();
+    let between = |c: char| c.is_whitespace() || ";&|()<>'\"`".contains(c);
+    text.iter()
+        .flat_map(|argument| argument.split(between))
+        .filter(|word| !word.is_empty() && !word.starts_with('-'))
+        .take(WORDS)
+        .filter_map(|word| find_command(word).ok())
+        .collect()
 }
 
 /// Serves the API, so that other commands find this instance. A command can be watched without.

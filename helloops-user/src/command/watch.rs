@@ -68,6 +68,7 @@ impl Options {
             Some(path) => Btf::File(path.clone()),
         };
         Ok(InstanceOptions {
+            likely_programs: Vec::new(),
             targets: self.targets(selectors),
             probes,
             kernel: LoadOptions {
