@@ -3,7 +3,8 @@
 
 use std::{
     collections::HashMap,
-    os::fd::AsFd as _,
+    fs::File,
+    os::fd::{AsFd as _, AsRawFd as _},
     path::PathBuf,
     sync::{
         Arc,
@@ -266,7 +267,7 @@ impl Intake {
             .scopes
             .assign(event.scope, event.header.target, pid);
         let mappings = self.maps.at(pid, u64::MAX);
-        self.work(Work::Preload(mappings));
+        self.preload(pid, event.file, mappings);
         self.count_processes(event.header.target);
     }
 
@@ -340,11 +341,29 @@ impl Intake {
         }
     }
 
+    /// Has a program's files opened. Its executable is opened here, since the process may be gone,
+    /// and its file replaced, when the investigator comes to it.
+    fn preload(&self, pid: u32, file: Inode, mut mappings: Vec<Mapping>) {
+        let executable = File::open(format!("/proc/{pid}/exe")).ok();
+        if let Some(executable) = &executable {
+            let open = PathBuf::from(format!("/proc/self/fd/{}", executable.as_raw_fd()));
+            for mapping in &mut mappings {
+                if mapping.inode == file.number {
+                    mapping.open_as = Some(open.clone());
+                }
+            }
+        }
+        self.work(Work::Preload {
+            mappings,
+            executable,
+        });
+    }
+
     fn work(&self, work: Work) {
         match self.outlets.work.try_send(work) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
             // Opening files early is a convenience; everything else is missed.
-            Err(TrySendError::Full(Work::Preload(_))) => {}
+            Err(TrySendError::Full(Work::Preload { .. })) => {}
             Err(TrySendError::Full(_)) => self.outlets.state.add_lost("queue", 1),
         }
     }
@@ -404,7 +423,7 @@ impl Intake {
                 .unwrap_or_else(|| mapping.path.clone());
             self.probe(open_as, mapping.path.clone(), is_executable);
         }
-        self.work(Work::Preload(mappings.clone()));
+        self.preload(pid, process.file, mappings.clone());
         // A process that is gone has none any more, but its records may be here.
         if !mappings.is_empty() {
             self.maps.set(pid, mappings);

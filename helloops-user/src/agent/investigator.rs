@@ -4,6 +4,7 @@
 use std::{
     collections::VecDeque,
     ffi::OsStr,
+    fs::File,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -60,7 +61,12 @@ pub enum Work {
         whose: Whose,
     },
     /// A program starts: its files are opened while they can be.
-    Preload(Vec<Mapping>),
+    Preload {
+        /// Where its code comes from.
+        mappings: Vec<Mapping>,
+        /// The executable, open already, where a mapping is to be opened through it.
+        executable: Option<File>,
+    },
 }
 
 /// How many faults can still get a late message.
@@ -98,7 +104,14 @@ impl Investigator {
             } => self.fault(&capture, &mappings, whose),
             Work::Message { id, message } => self.late_message(id, message),
             Work::Exit { event, whose } => self.exit(&event, whose),
-            Work::Preload(mappings) => self.symbolizer.preload(&mappings),
+            Work::Preload {
+                mappings,
+                executable,
+            } => {
+                self.symbolizer.preload(&mappings);
+                // It had to be open until here.
+                drop(executable);
+            }
         }
     }
 
