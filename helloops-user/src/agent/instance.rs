@@ -124,7 +124,8 @@ impl Instance {
             scopes: &scopes,
         }
         .watch_running(&options.targets, &targets);
-        probe_running(&mut prober, running.keys().copied());
+        let mut symbolizer = Symbolizer::new(symbol_options(options.debug_directories));
+        prepare_running(&mut prober, &mut symbolizer, running.keys().copied());
         state.set_probes(prober.count());
 
         let selectors = Arc::new(Mutex::new(selectors));
@@ -152,8 +153,6 @@ impl Instance {
             scopes,
             state: Arc::clone(&state),
         };
-        let symbolizer = Symbolizer::new(symbol_options(options.debug_directories));
-
         let prober = spawn("prober", {
             let state = Arc::clone(&state);
             move || probe_all(prober, &probes_out, &state)
@@ -407,16 +406,23 @@ fn probe_ahead(
     Ok(())
 }
 
-/// Probes what processes that are watched already run code from.
-fn probe_running(prober: &mut Prober, pids: impl Iterator<Item = u32>) {
+/// Probes what processes that are watched already run code from, and opens it for their stacks: it
+/// may have no name any more, so that it goes with the process.
+fn prepare_running(
+    prober: &mut Prober,
+    symbolizer: &mut Symbolizer,
+    pids: impl Iterator<Item = u32>,
+) {
     for pid in pids {
         let exe = process::exe(pid).unwrap_or_default();
-        for mapping in Mapping::of_process(pid).unwrap_or_default() {
+        let mappings = Mapping::of_process(pid).unwrap_or_default();
+        for mapping in &mappings {
             let open_as = mapping.open_as.as_ref().unwrap_or(&mapping.path);
             for error in prober.probe(open_as, &mapping.path, mapping.path == exe) {
                 log::warn!("{}: {error}", mapping.path.display());
             }
         }
+        symbolizer.preload(&mappings);
     }
 }
 
