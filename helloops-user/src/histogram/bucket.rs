@@ -5,11 +5,13 @@
 //! are exactly the ranges of an HdrHistogram with two significant digits and a lowest value of 1,
 //! so a slot is never wider than 1/128 of its values.
 
+use crate::kernel::abi::{PAGES_PER_SERIES, SLOTS_PER_PAGE, bucket_slot};
+
 /// Slots in a page: the steps in each power of two from 2^8 up.
-pub const PAGE_SLOTS: u16 = 128;
+pub const PAGE_SLOTS: u16 = SLOTS_PER_PAGE as u16;
 
 /// Pages of slots.
-pub const PAGES: u16 = 40;
+pub const PAGES: u16 = PAGES_PER_SERIES as u16;
 
 /// All slots.
 pub const SLOTS: u16 = PAGES * PAGE_SLOTS;
@@ -18,16 +20,10 @@ pub const SLOTS: u16 = PAGES * PAGE_SLOTS;
 /// counted in its slot.
 pub const HIGHEST_LATENCY: u64 = (1 << 46) - 1;
 
-/// The slot of a latency of `nanoseconds`.
+/// The slot of a latency of `nanoseconds`, by the kernel side's own reckoning.
 pub fn slot_of(nanoseconds: u64) -> u16 {
-    let value = nanoseconds.min(HIGHEST_LATENCY);
-    if value < 256 {
-        return value as u16;
-    }
-    let power = value.ilog2();
-    let page = (power - 6) as u16;
-    let index = (value >> (power - 7)) as u16 - PAGE_SLOTS;
-    page * PAGE_SLOTS + index
+    let (page, index) = bucket_slot(nanoseconds);
+    page as u16 * PAGE_SLOTS + index as u16
 }
 
 /// The lowest latency in a slot, in nanoseconds. Numbers beyond the last slot are taken for it.
