@@ -16,6 +16,13 @@ use crate::{
     target::cgroup2_root,
 };
 
+const PRIVILEGES: &str = "privileges";
+const PROCESS_IDS: &str = "process ids";
+const PROGRAMS: &str = "BPF programs";
+
+/// Features without which nothing can be watched.
+const ESSENTIAL: [&str; 3] = [PRIVILEGES, PROCESS_IDS, PROGRAMS];
+
 /// What `helloops doctor` is asked.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Options {
@@ -69,7 +76,7 @@ fn diagnose() -> Diagnosis {
             if let Err(reason) = Btf::Kernel.layout() {
                 features.push(Feature::lacks("kernel type information", reason));
             }
-            features.push(Feature::lacks("BPF programs", error.to_string()));
+            features.push(Feature::lacks(PROGRAMS, error.to_string()));
         }
     }
     features.push(cgroups());
@@ -97,7 +104,7 @@ fn architecture() -> Feature {
 }
 
 fn privileges() -> Feature {
-    const NAME: &str = "privileges";
+    const NAME: &str = PRIVILEGES;
     let missing = missing_capabilities();
     if missing.is_empty() {
         return Feature::works(NAME, "CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE");
@@ -110,7 +117,7 @@ fn privileges() -> Feature {
 }
 
 fn pid_namespace() -> Feature {
-    const NAME: &str = "process ids";
+    const NAME: &str = PROCESS_IDS;
     match is_initial_pid_namespace() {
         true => Feature::works(NAME, "the host's"),
         false => Feature::lacks(NAME, StartError::PidNamespace.to_string()),
@@ -146,14 +153,44 @@ fn render(diagnosis: &Diagnosis, screen: &Screen) -> String {
         diagnosis.version, diagnosis.kernel
     );
     text.push_str(&features::render(&diagnosis.features, screen));
-    let missing = diagnosis
-        .features
-        .iter()
-        .filter(|feature| !feature.available)
-        .count();
-    text.push_str(match missing {
-        0 => "\nEverything works here.\n",
-        _ => "\nThe rest works without what is missing.\n",
+    let lacks = |name: &str| {
+        let mut features = diagnosis.features.iter();
+        features.any(|feature| feature.name == name && !feature.available)
+    };
+    let complete = diagnosis.features.iter().all(|feature| feature.available);
+    text.push_str(if complete {
+        "\nEverything works here.\n"
+    } else if ESSENTIAL.into_iter().any(lacks) {
+        "\nNothing can be watched here until that is mended.\n"
+    } else {
+        "\nThe rest works without what is missing.\n"
     });
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ending(features: Vec<Feature>) -> String {
+        let diagnosis = Diagnosis {
+            version: String::new(),
+            kernel: String::new(),
+            features,
+        };
+        let text = render(&diagnosis, &Screen::PLAIN);
+        text.lines().last().unwrap().to_owned()
+    }
+
+    #[test]
+    fn it_does_not_promise_that_the_rest_works_when_nothing_does() {
+        let works = || Feature::works("fatal signals", "");
+        assert_eq!(ending(vec![works()]), "Everything works here.");
+        let some = ending(vec![works(), Feature::lacks("cgroup targets", "")]);
+        assert_eq!(some, "The rest works without what is missing.");
+        for name in ESSENTIAL {
+            let none = ending(vec![works(), Feature::lacks(name, "")]);
+            assert_eq!(none, "Nothing can be watched here until that is mended.");
+        }
+    }
 }
